@@ -1,0 +1,201 @@
+"""The settings that decide the weights of one member, and the seeds derived from them."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+__all__ = ["SCHEDULES", "TrainConfig", "derive_seed"]
+
+SCHEDULES = ("cosine", "step", "linear", "constant")
+AUGMENTS = ("none", "flip", "crop", "flip-crop")
+PRECISIONS = ("float32", "bfloat16")
+
+# Part of every run id. Raise it when a change in training or in a model changes
+# the weights that a config leads to, so that no old run is taken for a new one.
+RECIPE_VERSION = 1
+
+
+def derive_seed(*parts):
+    """Return a seed in [0, 2**63) that depends on all parts and on nothing else.
+
+    Built on SHA-256, never on ``hash()``, which Python salts anew in every process.
+
+    Parameters
+    ----------
+    *parts : str or int
+        What the seed is for, e.g. ``derive_seed("order", 3, 12)``.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> derive_seed("order", 0) == derive_seed("order", 0)
+    True
+    >>> derive_seed("order", 0) == derive_seed("order", 1)
+    False
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings that decide the weights of one member, and nothing else.
+
+    Device, folders and the progress bar are not here: they do not change the
+    weights, so they must not change the name of the run. The thread count is
+    here because on a CPU it does change the last digits.
+
+    Parameters
+    ----------
+    dataset : str
+        A name that `wamlib.data.load` knows.
+    n_train : int or None
+        Training images to use, drawn by ``split_seed``; None means all of them.
+    split_seed : int
+        Fixes which images are in the train and the selection split.
+    model : str
+        A name that `wamlib.models.build` knows.
+    init_seed : int or None
+        Fixes the random weights to begin with; None when ``start`` is given.
+    start : TrainConfig or None
+        The run whose final weights are the weights to begin with.
+    seed : int
+        Fixes the order of the images, their augmentation and dropout.
+    epochs : int
+        Passes over the training images.
+    batch_size : int
+        Images a step; the last, smaller batch of an epoch is used too.
+    peak_lr : float
+        Highest learning rate of the schedule.
+    warmup_epochs : float
+        Epochs over which the learning rate climbs linearly to ``peak_lr``.
+    schedule : {"cosine", "step", "linear", "constant"}
+        What follows the warm-up. "step" multiplies by 0.2 at 40 % and 80 % of training.
+    momentum, weight_decay : float
+        Of SGD; the decay acts on every learnable tensor.
+    label_smoothing : float
+        Share of the target spread evenly over the classes, in [0, 1).
+    augment : {"none", "flip", "crop", "flip-crop"}
+        Random horizontal flip, and random crop after padding by an eighth of the side.
+    precision : {"float32", "bfloat16"}
+        Compute type; bfloat16 means autocast with float32 weights.
+    threads : int
+        CPU threads of the training process.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range; the message names the field.
+    """
+
+    dataset: str = "fashion-mnist"
+    n_train: int | None = None
+    split_seed: int = 0
+    model: str = "cnn"
+    init_seed: int | None = 0
+    start: "TrainConfig | None" = None
+    seed: int = 0
+    epochs: int = 4
+    batch_size: int = 64
+    peak_lr: float = 0.05
+    warmup_epochs: float = 0.5
+    schedule: str = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    augment: str = "none"
+    precision: str = "float32"
+    threads: int = 1
+
+    def __post_init__(self):
+        for field, low in [("epochs", 1), ("batch_size", 1), ("threads", 1), ("seed", 0), ("split_seed", 0)]:
+            self._check_int(field, low)
+        if self.n_train is not None:
+            self._check_int("n_train", 1)
+        for field, low, high in [
+            ("peak_lr", 0, math.inf),
+            ("warmup_epochs", 0, math.inf),
+            ("momentum", 0, 1),
+            ("weight_decay", 0, math.inf),
+            ("label_smoothing", 0, 1),
+        ]:
+            value = getattr(self, field)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not low <= value < high:
+                self._refuse(field, f"a number in [{low}, {high})")
+        for field, allowed in [("schedule", SCHEDULES), ("augment", AUGMENTS), ("precision", PRECISIONS)]:
+            if getattr(self, field) not in allowed:
+                self._refuse(field, f"one of {', '.join(allowed)}")
+        for field in ("dataset", "model"):
+            if not isinstance(getattr(self, field), str) or not getattr(self, field):
+                self._refuse(field, "a name")
+        self._check_start()
+
+    def _check_int(self, field, low):
+        value = getattr(self, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            self._refuse(field, f"a whole number of at least {low}")
+
+    def _check_start(self):
+        if self.start is None:
+            self._check_int("init_seed", 0)
+            return
+        if not isinstance(self.start, TrainConfig):
+            self._refuse("start", "a TrainConfig or None")
+        if self.init_seed is not None:
+            self._refuse("init_seed", "None, because `start` already fixes the weights to begin with")
+        if (self.start.model, self.start.dataset) != (self.model, self.dataset):
+            self._refuse("start", f"a run of {self.model} on {self.dataset}")
+
+    def _refuse(self, field, wanted):
+        raise ConfigError(
+            "cannot make a TrainConfig",
+            item=f"field {field!r}",
+            got=repr(getattr(self, field)),
+            wanted=wanted,
+            fix="Correct this setting where the config is made.",
+        )
+
+    def to_dict(self):
+        """Return the settings as plain values that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings):
+        """Return the config that `to_dict` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown; the message lists the known ones.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ConfigError(
+                "cannot make a TrainConfig",
+                item=f"field {unknown[0]!r}",
+                got="a name that is not a setting",
+                wanted=f"one of {', '.join(sorted(known))}",
+                fix="Correct the name, or remove it.",
+            )
+        settings = dict(settings)
+        if isinstance(settings.get("start"), dict):
+            settings["start"] = cls.from_dict(settings["start"])
+        return cls(**settings)
+
+    @property
+    def run_id(self):
+        """Name of the run, the same in every process and on every machine."""
+        text = json.dumps([RECIPE_VERSION, self.to_dict()], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        # A folder: data set carries a path, which is no part of a file name.
+        dataset = self.dataset.partition(":")[0]
+        return f"{dataset}-{self.model}-s{self.seed}-{digest}"

@@ -1,0 +1,7 @@
+"""Data sets: verified bytes in, uint8 tensors on the device out."""
+
+from .augment import augment
+from .dataset import Dataset, Split, load
+from .fetch import fetch
+
+__all__ = ["Dataset", "Split", "augment", "fetch", "load"]

@@ -1,0 +1,189 @@
+"""A data set as three splits of uint8 tensors, and the function that loads one by name."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ..config import derive_seed
+from ..errors import DataError
+from . import sources
+
+__all__ = ["Dataset", "Split", "load"]
+
+SELECTION_SHARE = 0.1  # of the official training images
+TEST_SHARE = 0.25  # of all images, where a data set has no official test images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one role, kept as bytes and normalised batch by batch on their device.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (sample, channel, height, width)
+    labels : Tensor, int64, shape (sample,)
+    mean, std : Tensor, float32, shape (channel,)
+        Of the training images, in units of 0 to 255.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __len__(self):
+        return len(self.labels)
+
+    def normalize(self, images):
+        """Return uint8 images as float32 with mean 0 and standard deviation 1 per channel."""
+        return (images.float() - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def batches(self, batch_size=500):
+        """Yield (normalised images, labels) in order, without augmentation."""
+        for begin in range(0, len(self), batch_size):
+            chunk = slice(begin, begin + batch_size)
+            yield self.normalize(self.images[chunk]), self.labels[chunk]
+
+    def to(self, device):
+        """Return the split with its tensors on another device."""
+        return Split(*(getattr(self, name).to(device) for name in ("images", "labels", "mean", "std")))
+
+    def take(self, index):
+        """Return the split that holds only the images at ``index``."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The train, selection and test splits of one data set.
+
+    Parameters
+    ----------
+    name : str
+        The name it was loaded by.
+    classes : tuple of str
+        Class names; a label is an index into them.
+    train, selection, test : Split
+        Disjoint. Members train on ``train``, anything chosen between members is
+        chosen on ``selection``, and only numbers that are reported come from ``test``.
+    split_hash : str
+        SHA-256 over the images and labels of the three splits.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    selection: Split
+    test: Split
+    split_hash: str
+
+    @property
+    def in_channels(self):
+        """Channels of an image: 1 for grey, 3 for colour."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self):
+        """Height and width of an image, in pixels."""
+        return tuple(self.train.images.shape[2:])
+
+    def to(self, device):
+        """Return the data set with all images on another device."""
+        splits = {name: getattr(self, name).to(device) for name in ("train", "selection", "test")}
+        return replace(self, **splits)
+
+
+def load(name, root="data/raw", *, n_train=None, split_seed=0, device="cpu"):
+    """Load a data set as three disjoint splits.
+
+    Parameters
+    ----------
+    name : str
+        One of digits, fashion-mnist, mnist, cifar10, cifar100, tiny-imagenet, or
+        ``folder:PATH`` for class folders of images (a folder or a .zip file).
+    root : str or Path
+        Folder that holds the downloaded data sets.
+    n_train : int or None
+        Training images to keep, drawn by ``split_seed``; None keeps all.
+    split_seed : int
+        Fixes which training images are set aside for selection.
+    device : str or torch.device
+        Where the images are put.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If files are missing, damaged, or do not form a data set to train on.
+    """
+    return _load(name, str(Path(root)), n_train, split_seed).to(device)
+
+
+@lru_cache(maxsize=2)
+def _load(name, root, n_train, split_seed):
+    raw = sources.read(name, root)
+    _check_raw(name, raw)
+    generator = torch.Generator().manual_seed(derive_seed("split", split_seed))
+    if raw.test_images is None:
+        order = torch.randperm(len(raw.labels), generator=generator)
+        n_test = round(TEST_SHARE * len(order))
+        test_images, test_labels = raw.images[order[:n_test]], raw.labels[order[:n_test]]
+        order = order[n_test:]
+    else:
+        order = torch.randperm(len(raw.labels), generator=generator)
+        test_images, test_labels = raw.test_images, raw.test_labels
+    n_selection = round(SELECTION_SHARE * len(order))
+    selection, train = order[:n_selection], order[n_selection:]
+    if n_train is not None:
+        if n_train > len(train):
+            raise DataError(
+                f"cannot load {name}",
+                item="n_train",
+                got=f"{n_train} images",
+                wanted=f"at most {len(train)}, what is left beside the selection split",
+                fix="Ask for fewer training images, or pass n_train=None for all of them.",
+            )
+        train = train[:n_train]
+
+    pixels = raw.images[train].float()
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp_min(1.0)
+    splits = [
+        Split(raw.images[train], raw.labels[train], mean, std),
+        Split(raw.images[selection], raw.labels[selection], mean, std),
+        Split(test_images, test_labels, mean, std),
+    ]
+    return Dataset(name, raw.classes, *splits, split_hash=_hash(splits))
+
+
+def _check_raw(name, raw):
+    def refuse(item, got, wanted, fix):
+        raise DataError(f"cannot load {name}", item=item, got=got, wanted=wanted, fix=fix)
+
+    if len(raw.labels) == 0:
+        refuse(raw.where, "no images", "at least 20", "Put images into class folders: CLASS/NAME.png.")
+    if len(raw.classes) < 2:
+        refuse(raw.where, f"one class, {raw.classes[0]!r}", "at least 2", "Give each class a folder of its own.")
+    if len(raw.labels) < 20:
+        refuse(raw.where, f"{len(raw.labels)} images", "at least 20", "Add images; three splits need some each.")
+    missing = set(range(len(raw.classes))) - set(raw.labels.unique().tolist())
+    if missing:
+        refuse(
+            f"{raw.where}, class {raw.classes[min(missing)]!r}",
+            "no training image",
+            "at least one of every class",
+            "Add training images of this class, or remove it.",
+        )
+
+
+def _hash(splits):
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(split.images.numpy().tobytes())
+        digest.update(split.labels.numpy().tobytes())
+    return digest.hexdigest()

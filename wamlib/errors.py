@@ -1,0 +1,80 @@
+"""Errors in four parts: what was being done, to which item, got against wanted, and what to do next."""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FetchError",
+    "MemberMismatchError",
+    "MergeError",
+    "NonFiniteMemberError",
+    "ProbeError",
+    "RunNotFoundError",
+    "WamlibError",
+]
+
+
+class WamlibError(Exception):
+    """Base of every error that wamlib raises on purpose.
+
+    Parameters
+    ----------
+    doing : str
+        What was being done, as a clause: ``"cannot average 'head.weight'"``.
+    item : str
+        Which member, file, key or field it was about.
+    got, wanted : str
+        What was found there and what would have been right.
+    fix : str
+        What to do next, as one sentence.
+    """
+
+    def __init__(self, doing, *, item, got, wanted, fix):
+        self.doing, self.item, self.got, self.wanted, self.fix = doing, item, got, wanted, fix
+        super().__init__(f"{doing}: {item}: got {got}, wanted {wanted}. {fix}")
+
+    def __reduce__(self):
+        # Exceptions with keyword-only arguments do not survive pickling by default,
+        # and a worker process must be able to hand its error back.
+        parts = (self.doing, self.item, self.got, self.wanted, self.fix)
+        return _rebuild, (type(self), *parts)
+
+
+def _rebuild(cls, doing, item, got, wanted, fix):
+    return cls(doing, item=item, got=got, wanted=wanted, fix=fix)
+
+
+class ConfigError(WamlibError, ValueError):
+    """A setting has a value that cannot be trained with."""
+
+
+class DataError(WamlibError):
+    """A data set is missing, damaged or unusable."""
+
+
+class FetchError(DataError):
+    """A data set could not be brought here from any of its sources."""
+
+
+class MergeError(WamlibError, ValueError):
+    """A merge was asked for that has no meaning (no members, weights that sum to zero)."""
+
+
+class MemberMismatchError(MergeError):
+    """Members differ in keys, shapes or dtypes, so they cannot be averaged or pooled."""
+
+
+class NonFiniteMemberError(MergeError):
+    """A member holds NaN or infinity."""
+
+
+class ProbeError(WamlibError, ValueError):
+    """A probe was asked for something it cannot measure."""
+
+
+class CheckpointError(WamlibError):
+    """A file of weights is damaged or is not what its record says."""
+
+
+class RunNotFoundError(WamlibError, LookupError):
+    """The run store holds no finished run of that name."""

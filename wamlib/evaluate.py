@@ -1,0 +1,161 @@
+"""Logits, features and scores of a model on a split, always in eval mode."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+
+from . import models
+
+__all__ = [
+    "accuracy",
+    "agreement",
+    "brier",
+    "calibration_error",
+    "eval_mode",
+    "fit_temperature",
+    "metrics",
+    "nll",
+    "predict_features",
+    "predict_logits",
+]
+
+
+@contextmanager
+def eval_mode(model):
+    """Put every module into eval mode, and back into the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict_logits(model, split, batch_size=500):
+    """Return the logits of every image of a split.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Evaluated in eval mode whatever mode it is in; left in that mode.
+    split : wamlib.data.Split
+        On the device of the model.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    Tensor, float32, shape (sample, class)
+    """
+    with eval_mode(model), torch.inference_mode():
+        return torch.cat([model(_layout(images)).float() for images, _ in split.batches(batch_size)])
+
+
+def predict_features(model, split, batch_size=500):
+    """Return the input of the last linear layer for every image of a split.
+
+    Parameters
+    ----------
+    model, split, batch_size
+        As for `predict_logits`.
+
+    Returns
+    -------
+    Tensor, float32, shape (sample, feature)
+    """
+    caught = []
+    hook = models.head(model).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].float()))
+    try:
+        predict_logits(model, split, batch_size)
+    finally:
+        hook.remove()
+    return torch.cat(caught)
+
+
+def _layout(images):
+    # Convolutions are faster with the channel last; it changes no value.
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def accuracy(logits, labels):
+    """Return the share of right predictions, in percent."""
+    return 100 * (logits.argmax(1) == labels).double().mean().item()
+
+
+def agreement(logits, others):
+    """Return the share of images on which two predictions name the same class, in percent."""
+    return 100 * (logits.argmax(1) == others.argmax(1)).double().mean().item()
+
+
+def nll(logits, labels):
+    """Return the mean negative log-likelihood of the labels, in nats."""
+    return F.cross_entropy(logits.double(), labels).item()
+
+
+def brier(logits, labels):
+    """Return the mean squared distance of the probabilities from the one-hot labels, in [0, 2].
+
+    References
+    ----------
+    Brier (1950), Verification of forecasts expressed in terms of probability, eq. (2).
+    """
+    probabilities = logits.double().softmax(1)
+    return (probabilities - F.one_hot(labels, logits.shape[1])).square().sum(1).mean().item()
+
+
+def calibration_error(logits, labels, n_bins=15):
+    """Return the expected calibration error, in percentage points.
+
+    Bins are of equal width and closed on the right, so that a confidence of
+    exactly 1 lies in the last one.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (sample, class)
+    labels : Tensor, int64, shape (sample,)
+    n_bins : int
+        Number of bins of the confidence.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Guo et al. (2017), On Calibration of Modern Neural Networks, eq. (3).
+    https://arxiv.org/abs/1706.04599
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    right = (predicted == labels).double()
+    bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
+    gap = torch.zeros(n_bins, dtype=torch.float64, device=logits.device)
+    gap.index_add_(0, bins, right - confidence)
+    return 100 * gap.abs().sum().item() / len(labels)
+
+
+def fit_temperature(logits, labels):
+    """Return the temperature T > 0 that minimises the NLL of ``logits / T``.
+
+    For an ensemble pool first and fit afterwards: pooling changes the confidence.
+
+    References
+    ----------
+    Guo et al. (2017), Section 4.2. Rahaman and Thiery (2021), Section 4.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double()
+    best = minimize_scalar(lambda t: nll(logits / 10**t, labels), bounds=(-3, 3), method="bounded")
+    return float(10**best.x)
+
+
+def metrics(logits, labels):
+    """Return accuracy, NLL, Brier score and calibration error as a dict of float."""
+    return {
+        "accuracy": accuracy(logits, labels),
+        "nll": nll(logits, labels),
+        "brier": brier(logits, labels),
+        "calibration_error": calibration_error(logits, labels),
+    }

@@ -1,0 +1,160 @@
+"""Architectures by name, each built from the image size and the number of classes."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from .config import derive_seed
+from .errors import ConfigError
+
+__all__ = ["NAMES", "build", "head", "register"]
+
+_BUILDERS = {}
+
+
+def register(name):
+    """Return a decorator that adds a builder ``(n_classes, in_channels, image_size) -> Module``.
+
+    The last `torch.nn.Linear` of the module must be its classifier: its input is
+    what the book calls the features.
+    """
+
+    def add(builder):
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def build(name, n_classes, in_channels, image_size, *, seed=None):
+    """Build an untrained model.
+
+    Parameters
+    ----------
+    name : str
+        One of the names in `NAMES`.
+    n_classes : int
+        Number of logits.
+    in_channels : int
+        Channels of an image.
+    image_size : tuple of int
+        Height and width of an image, in pixels.
+    seed : int or None
+        Fixes the random weights, and leaves the global generator as it was;
+        None draws them from the global generator.
+
+    Returns
+    -------
+    torch.nn.Module
+        In training mode, on the CPU, in float32.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the images are too small for the architecture.
+    """
+    if name not in _BUILDERS:
+        raise ConfigError(
+            "cannot build a model",
+            item=f"name {name!r}",
+            got="a name that is not registered",
+            wanted=f"one of {', '.join(_BUILDERS)}",
+            fix="Correct the name, or add a builder with wamlib.models.register.",
+        )
+    if min(image_size) < 8:
+        raise ConfigError(
+            f"cannot build {name}",
+            item="image_size",
+            got=f"{image_size[0]} x {image_size[1]} pixels",
+            wanted="at least 8 x 8",
+            fix="Enlarge the images.",
+        )
+    if seed is None:
+        return _BUILDERS[name](n_classes, in_channels, image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("init", seed))
+        return _BUILDERS[name](n_classes, in_channels, image_size)
+
+
+def head(model):
+    """Return the classifier of a model: its last `torch.nn.Linear`."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise ConfigError(
+            "cannot find the head",
+            item=type(model).__name__,
+            got="no torch.nn.Linear",
+            wanted="a last linear layer that gives the logits",
+            fix="Give the model a linear classifier.",
+        )
+    return layers[-1]
+
+
+@register("linear")
+def _linear(n_classes, in_channels, image_size):
+    size = in_channels * image_size[0] * image_size[1]
+    return nn.Sequential(OrderedDict(flatten=nn.Flatten(), head=nn.Linear(size, n_classes)))
+
+
+@register("mlp")
+def _mlp(n_classes, in_channels, image_size, widths=(512, 256, 128)):
+    """Three hidden layers; no dropout, so that a few epochs are enough."""
+    layers = OrderedDict(flatten=nn.Flatten())
+    size = in_channels * image_size[0] * image_size[1]
+    for depth, width in enumerate(widths, start=1):
+        layers[f"fc{depth}"] = nn.Linear(size, width)
+        layers[f"relu{depth}"] = nn.ReLU()
+        size = width
+    layers["head"] = nn.Linear(size, n_classes)
+    return nn.Sequential(layers)
+
+
+@register("cnn")
+def _cnn(n_classes, in_channels, image_size, widths=(32, 64, 128), hidden=256):
+    """Convolutions and no normalisation; the widths and the dropout are those of the paper's small CNN."""
+    layers, channels = OrderedDict(), in_channels
+    for depth, width in enumerate(widths, start=1):
+        layers[f"conv{depth}"] = nn.Conv2d(channels, width, 3, padding=1)
+        layers[f"relu{depth}"] = nn.ReLU()
+        layers[f"pool{depth}"] = nn.MaxPool2d(2)
+        channels = width
+    cells = (image_size[0] >> len(widths)) * (image_size[1] >> len(widths))
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = nn.Linear(channels * cells, hidden)
+    layers["relu"] = nn.ReLU()
+    layers["dropout"] = nn.Dropout(0.5)
+    layers["head"] = nn.Linear(hidden, n_classes)
+    return nn.Sequential(layers)
+
+
+@register("resnet8")
+def _resnet8(n_classes, in_channels, image_size, width=16):
+    """Three residual blocks with BatchNorm, of torchvision's own block.
+
+    The layout is that of the CIFAR networks of He et al. (2016), Section 4.2, with
+    n = 1, but the first convolution has stride 2: a member then trains in seconds
+    on two CPU cores.
+    """
+    from torchvision.models.resnet import BasicBlock
+
+    layers = OrderedDict(
+        conv1=nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False),
+        bn1=nn.BatchNorm2d(width),
+        relu=nn.ReLU(),
+    )
+    channels = width
+    for depth, stride in enumerate((1, 2, 2), start=1):
+        wider = width * 2 ** (depth - 1)
+        shortcut = None
+        if stride != 1 or wider != channels:
+            shortcut = nn.Sequential(nn.Conv2d(channels, wider, 1, stride, bias=False), nn.BatchNorm2d(wider))
+        layers[f"layer{depth}"] = BasicBlock(channels, wider, stride, shortcut)
+        channels = wider
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["head"] = nn.Linear(channels, n_classes)
+    return nn.Sequential(layers)
+
+
+NAMES = tuple(_BUILDERS)

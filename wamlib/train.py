@@ -1,0 +1,215 @@
+"""Train one member: a loop over epochs that can be interrupted and taken up again."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from . import models
+from .config import derive_seed
+from .data import augment
+from .errors import ConfigError
+
+__all__ = ["learning_rate", "pick_device", "train"]
+
+
+def pick_device(device="auto"):
+    """Return the device to train on; "auto" takes CUDA, else MPS, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def learning_rate(config, step, n_steps, steps_per_epoch):
+    """Return the learning rate of one step, counted from 0.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    step, n_steps : int
+        This step, and steps in all.
+    steps_per_epoch : int
+
+    Returns
+    -------
+    float
+        Climbs linearly over the warm-up to ``peak_lr``, then follows the schedule.
+    """
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.peak_lr * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1.0, n_steps - warmup)
+    if config.schedule == "cosine":
+        return config.peak_lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "linear":
+        return config.peak_lr * (1 - done)
+    if config.schedule == "step":
+        progress = step / n_steps
+        return config.peak_lr * 0.2 ** ((progress >= 0.4) + (progress >= 0.8))
+    return config.peak_lr
+
+
+def train(config, dataset, *, start=None, device="auto", resume=None, progress=None):
+    """Train one member and return its weights.
+
+    Every random choice of an epoch comes from ``(config.seed, epoch)``, so a
+    training that was interrupted and taken up again ends with the same weights,
+    bit by bit on a CPU, as one that was not.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    dataset : wamlib.data.Dataset
+        The one that ``config.dataset`` names.
+    start : dict of str to Tensor, or None
+        The weights of ``config.start``; required if that is set.
+    device : str or torch.device
+        "auto" takes CUDA, else MPS, else the CPU.
+    resume : str or Path or None
+        File that holds the state after the last finished epoch; read if it is
+        there, written after each epoch.
+    progress : callable or None
+        Called after each epoch with its row of the history.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        The member, on the CPU.
+    history : list of dict
+        One row an epoch: epoch, loss (nats), accuracy (percent, on the training
+        images as they were seen), lr of the last step, seconds.
+
+    Raises
+    ------
+    ConfigError
+        If the config asks for a start that was not given, or training diverged.
+    """
+    device = pick_device(device)
+    if (config.start is None) != (start is None):
+        raise ConfigError(
+            "cannot train",
+            item=config.run_id,
+            got="no start weights" if start is None else "start weights",
+            wanted="start weights exactly when config.start is set",
+            fix="Train through wamlib.runs.RunStore, which finds the start.",
+        )
+    with _threads(config.threads):
+        return _train(config, dataset.to(device), start, device, resume and Path(resume), progress)
+
+
+def _train(config, dataset, start, device, resume, progress):
+    model = models.build(
+        config.model, len(dataset.classes), dataset.in_channels, dataset.image_size, seed=config.init_seed or 0
+    )
+    if start is not None:
+        model.load_state_dict(start)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.peak_lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    history = _load_resume(resume, config, model, optimizer) if resume else []
+    for epoch in range(len(history), config.epochs):
+        row = _train_epoch(config, model, optimizer, dataset.train, epoch)
+        history.append(row)
+        if not math.isfinite(row["loss"]):
+            raise ConfigError(
+                "training diverged",
+                item=f"{config.run_id}, epoch {epoch + 1}",
+                got=f"a loss of {row['loss']}",
+                wanted="a finite loss",
+                fix=f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up.",
+            )
+        if resume:
+            _save_resume(resume, config, model, optimizer, history)
+        if progress:
+            progress(row)
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    return state, history
+
+
+def _train_epoch(config, model, optimizer, split, epoch):
+    begin = time.perf_counter()
+    device = split.images.device
+    n = len(split)
+    steps = math.ceil(n / config.batch_size)
+    generator = torch.Generator().manual_seed(derive_seed("epoch", config.seed, epoch))
+    order = torch.randperm(n, generator=generator).to(device)
+    loss_sum, right = (torch.zeros((), device=device) for _ in range(2))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    # Dropout draws from the global generator: seed it for this epoch, and put it back afterwards.
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(derive_seed("dropout", config.seed, epoch))
+        for step in range(steps):
+            index = order[step * config.batch_size : (step + 1) * config.batch_size]
+            images, labels = split.images[index], split.labels[index]
+            if config.augment != "none":
+                images = augment(images, config.augment, generator)
+            lr = learning_rate(config, epoch * steps + step, config.epochs * steps, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with autocast:
+                logits = model(split.normalize(images).contiguous(memory_format=torch.channels_last))
+                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            # Sums stay on the device: reading them here would wait for it at every step.
+            loss_sum += loss.detach() * len(index)
+            right += (logits.detach().argmax(1) == labels).sum()
+    return {
+        "epoch": epoch + 1,
+        "loss": loss_sum.item() / n,
+        "accuracy": 100 * right.item() / n,
+        "lr": lr,
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+@contextlib.contextmanager
+def _threads(n):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _save_resume(path, config, model, optimizer, history):
+    tensors = {f"model/{key}": value.contiguous() for key, value in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors[f"momentum/{number}"] = state["momentum_buffer"].contiguous()
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary, metadata={"run_id": config.run_id, "history": json.dumps(history)})
+    os.replace(temporary, path)
+
+
+def _load_resume(path, config, model, optimizer):
+    """Load the state after the last finished epoch; return its history, empty if there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata()
+            if notes["run_id"] != config.run_id:
+                return []
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (FileNotFoundError, SafetensorError):
+        return []  # none yet, or a damaged one: the first epoch is the last known good state
+    model.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model/")})
+    numbers = range(len(optimizer.param_groups[0]["params"]))
+    state = {n: {"momentum_buffer": tensors[f"momentum/{n}"]} for n in numbers if f"momentum/{n}" in tensors}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return json.loads(notes["history"])
