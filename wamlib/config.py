@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["SCHEDULES", "TrainConfig", "derive_seed"]
+__all__ = ["TrainConfig", "derive_seed", "home"]
 
 SCHEDULES = ("cosine", "step", "linear", "constant")
 AUGMENTS = ("none", "flip", "crop", "flip-crop")
@@ -17,6 +19,22 @@ PRECISIONS = ("float32", "bfloat16")
 # Part of every run id. Raise it when a change in training or in a model changes
 # the weights that a config leads to, so that no old run is taken for a new one.
 RECIPE_VERSION = 1
+
+
+def home():
+    """Return the folder for data sets and runs.
+
+    The environment variable ``WAMLIB_HOME`` if it is set, else the folder ``data`` of the
+    checkout around the working directory (so that a notebook and the command line
+    share one store), else ``./data``.
+    """
+    if "WAMLIB_HOME" in os.environ:
+        return Path(os.environ["WAMLIB_HOME"])
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "wamlib" / "config.py").is_file():
+            return folder / "data"
+    return Path("data")
 
 
 def derive_seed(*parts):
@@ -88,6 +106,8 @@ class TrainConfig:
         Compute type; bfloat16 means autocast with float32 weights.
     threads : int
         CPU threads of the training process.
+    shuffle_labels : bool
+        Deal the training labels out at random: a control in which there is nothing to learn.
 
     Raises
     ------
@@ -113,6 +133,7 @@ class TrainConfig:
     augment: str = "none"
     precision: str = "float32"
     threads: int = 1
+    shuffle_labels: bool = False
 
     def __post_init__(self):
         for field, low in [("epochs", 1), ("batch_size", 1), ("threads", 1), ("seed", 0), ("split_seed", 0)]:
@@ -133,6 +154,8 @@ class TrainConfig:
         for field, allowed in [("schedule", SCHEDULES), ("augment", AUGMENTS), ("precision", PRECISIONS)]:
             if getattr(self, field) not in allowed:
                 self._refuse(field, f"one of {', '.join(allowed)}")
+        if not isinstance(self.shuffle_labels, bool):
+            self._refuse("shuffle_labels", "True or False")
         for field in ("dataset", "model"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 self._refuse(field, "a name")

@@ -33,7 +33,7 @@ def eval_mode(model):
             module.training = training
 
 
-def predict_logits(model, split, batch_size=500):
+def predict_logits(model, split, batch_size=250):
     """Return the logits of every image of a split.
 
     Parameters
@@ -53,7 +53,7 @@ def predict_logits(model, split, batch_size=500):
         return torch.cat([model(_layout(images)).float() for images, _ in split.batches(batch_size)])
 
 
-def predict_features(model, split, batch_size=500):
+def predict_features(model, split, batch_size=250):
     """Return the input of the last linear layer for every image of a split.
 
     Parameters

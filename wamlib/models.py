@@ -111,13 +111,14 @@ def _mlp(n_classes, in_channels, image_size, widths=(512, 256, 128)):
 
 
 @register("cnn")
-def _cnn(n_classes, in_channels, image_size, widths=(32, 64, 128), hidden=256):
-    """Convolutions and no normalisation; the widths and the dropout are those of the paper's small CNN."""
+def _cnn(n_classes, in_channels, image_size, widths=(16, 32, 64), hidden=128):
+    """Convolutions and no normalisation: the layout of the paper's small CNN at half its width."""
     layers, channels = OrderedDict(), in_channels
     for depth, width in enumerate(widths, start=1):
         layers[f"conv{depth}"] = nn.Conv2d(channels, width, 3, padding=1)
-        layers[f"relu{depth}"] = nn.ReLU()
+        # The maximum commutes with ReLU, and on a quarter of the values ReLU costs a quarter.
         layers[f"pool{depth}"] = nn.MaxPool2d(2)
+        layers[f"relu{depth}"] = nn.ReLU()
         channels = width
     cells = (image_size[0] >> len(widths)) * (image_size[1] >> len(widths))
     layers["flatten"] = nn.Flatten()

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ..config import home
 from ..errors import DataError, FetchError
 from . import sources
 
@@ -15,7 +16,7 @@ TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
-def fetch(name, root="data/raw"):
+def fetch(name, root=None):
     """Make a data set available below ``root`` and return where it lies.
 
     Fashion-MNIST is taken from ``root`` if it is there, else from Debian's package
@@ -26,8 +27,8 @@ def fetch(name, root="data/raw"):
     ----------
     name : str
         A name that `wamlib.data.load` knows.
-    root : str or Path
-        Folder for downloaded data sets.
+    root : str or Path or None
+        Folder for downloaded data sets; None means ``raw`` in `wamlib.config.home`.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def fetch(name, root="data/raw"):
     DataError
         If the files are there but damaged.
     """
-    root = Path(root)
+    root = Path(root) if root is not None else home() / "raw"
     root.mkdir(parents=True, exist_ok=True)
     if name == "fashion-mnist":
         _fetch_fashion(root)

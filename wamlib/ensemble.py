@@ -1,0 +1,114 @@
+"""Ensembles: averages of the outputs of several members."""
+
+import torch
+import torch.nn.functional as F
+
+from .errors import MemberMismatchError, MergeError
+
+__all__ = ["feature_ensemble", "logit_ensemble", "probability_ensemble"]
+
+
+def logit_ensemble(logits):
+    """Return the mean of the members' logits.
+
+    For members that are linear in their input this equals the logits of their
+    uniform soup; for anything with a ReLU in it, it does not.
+
+    Parameters
+    ----------
+    logits : sequence of Tensor, or Tensor, shape (member, sample, class)
+
+    Returns
+    -------
+    Tensor, shape (sample, class)
+
+    Raises
+    ------
+    MergeError, MemberMismatchError
+        If there is no member, or shapes differ.
+    """
+    return _stack(logits, "logits").mean(0).to(logits[0].dtype)
+
+
+def probability_ensemble(logits):
+    """Return the mean of the members' probabilities. Not the softmax of `logit_ensemble`.
+
+    Parameters
+    ----------
+    logits : sequence of Tensor, or Tensor, shape (member, sample, class)
+
+    Returns
+    -------
+    Tensor, shape (sample, class)
+        Probabilities. Where logits are wanted, their logarithm is one choice of them.
+
+    References
+    ----------
+    Lakshminarayanan et al. (2017), Deep Ensembles, Section 2.4. https://arxiv.org/abs/1612.01474
+    """
+    return _stack(logits, "logits").softmax(2).mean(0).to(logits[0].dtype)
+
+
+def feature_ensemble(features, heads, head="averaged"):
+    """Return the logits of one classifier on the mean of the members' features.
+
+    Parameters
+    ----------
+    features : sequence of Tensor, or Tensor, shape (member, sample, feature)
+        Inputs of each member's last linear layer.
+    heads : sequence of (weight, bias)
+        Of each member's last linear layer: shapes (class, feature) and (class,).
+    head : {"first", "averaged", "own"}
+        The first member's classifier on the mean feature; the mean classifier on
+        the mean feature; or each member's own classifier on its own feature, which
+        is the logit ensemble.
+
+    Returns
+    -------
+    Tensor, shape (sample, class)
+
+    Raises
+    ------
+    MergeError, MemberMismatchError
+        If there is no member, shapes differ, or ``head`` is unknown.
+    """
+    stacked = _stack(features, "features")
+    if len(heads) != len(stacked):
+        raise MemberMismatchError(
+            "cannot make a feature ensemble", item="heads", got=f"{len(heads)} heads",
+            wanted=f"{len(stacked)}, one per member", fix="Pass the head of every member.",
+        )  # fmt: skip
+    weight = _stack([w for w, _ in heads], "head weights")
+    bias = _stack([b for _, b in heads], "head biases")
+    if head == "first":
+        pooled = F.linear(stacked.mean(0), weight[0], bias[0])
+    elif head == "averaged":
+        pooled = F.linear(stacked.mean(0), weight.mean(0), bias.mean(0))
+    elif head == "own":
+        pooled = (stacked @ weight.transpose(1, 2) + bias[:, None]).mean(0)
+    else:
+        raise MergeError(
+            "cannot make a feature ensemble", item="head", got=repr(head),
+            wanted="'first', 'averaged' or 'own'", fix="Correct the argument.",
+        )  # fmt: skip
+    return pooled.to(features[0].dtype)
+
+
+def _stack(tensors, what):
+    """Return the members' tensors as one in float64 (float32 on MPS); refuse none, or different shapes."""
+    if len(tensors) == 0:
+        raise MergeError(
+            "cannot make an ensemble", item=what, got="no member", wanted="at least one",
+            fix="Pass one tensor per member.",
+        )  # fmt: skip
+    for index, tensor in enumerate(tensors):
+        if tensor.shape != tensors[0].shape:
+            raise MemberMismatchError(
+                "cannot make an ensemble",
+                item=f"{what} of member {index}",
+                got=f"shape {tuple(tensor.shape)}",
+                wanted=f"{tuple(tensors[0].shape)}, as for member 0",
+                fix="Evaluate every member on the same images.",
+            )
+    wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
+    return torch.stack([tensor.to(wide) for tensor in tensors])

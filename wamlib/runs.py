@@ -1,0 +1,271 @@
+"""The run store: one folder per run, found by its config, trained once."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from . import data, evaluate, models
+from .config import TrainConfig, home
+from .errors import CheckpointError, RunNotFoundError
+from .train import pick_device, train
+
+__all__ = ["Run", "RunStore"]
+
+CHECKPOINT, LOGITS, RECORD, RESUME = "checkpoint.safetensors", "logits.safetensors", "record.json", "resume.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its config, its record, and its weights when asked for.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    record : dict
+        What the JSON record says: metrics, history, split hash, versions, machine, commit.
+    path : Path
+        Folder of the run.
+    """
+
+    config: TrainConfig
+    record: dict
+    path: Path
+
+    @cached_property
+    def state(self):
+        """Weights of the member, as a dict of str to Tensor on the CPU, checked against the record."""
+        return _load_checked(self.path / CHECKPOINT, self.record["checkpoint_sha256"])
+
+    @cached_property
+    def logits(self):
+        """Logits on the "selection" and the "test" split, as a dict of str to Tensor."""
+        return _load_checked(self.path / LOGITS, self.record["logits_sha256"])
+
+
+class RunStore:
+    """Runs on disk below one folder.
+
+    A run is finished when its record is there; the record is written last and in
+    one step, so a killed training leaves either no record or a whole one.
+
+    Parameters
+    ----------
+    root : str or Path or None
+        Folder of the store; None means ``runs`` in `wamlib.config.home`.
+    data_root : str or Path or None
+        Folder of the data sets; None means ``raw`` in `wamlib.config.home`.
+    """
+
+    def __init__(self, root=None, data_root=None):
+        self.root = Path(root) if root is not None else home() / "runs"
+        self.data_root = Path(data_root) if data_root is not None else home() / "raw"
+
+    def __contains__(self, config):
+        return (self.root / config.run_id / RECORD).is_file()
+
+    def __getitem__(self, config):
+        """Return the finished run of a config.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none.
+        CheckpointError
+            If its record is damaged.
+        """
+        path = self.root / config.run_id
+        if config not in self:
+            raise RunNotFoundError(
+                "cannot find a run",
+                item=config.run_id,
+                got=f"no record in {path}",
+                wanted="a finished run",
+                fix="Train it with RunStore.train, or run `make sweep`.",
+            )
+        return Run(config, _read_record(path / RECORD), path)
+
+    def dataset(self, config, device="cpu"):
+        """Return the data set that a config names, with its training images."""
+        dataset = data.load(
+            config.dataset, self.data_root, n_train=config.n_train, split_seed=config.split_seed, device=device
+        )
+        return dataset.with_shuffled_labels(config.split_seed) if config.shuffle_labels else dataset
+
+    def train(self, config, *, device="auto", progress=None):
+        """Return the run of a config, training it, and its start, if that was not done yet.
+
+        Two processes that ask for the same run do not train it twice: the second
+        waits and takes the result of the first.
+
+        Parameters
+        ----------
+        config : TrainConfig
+        device : str or torch.device
+            "auto" takes CUDA, else MPS, else the CPU.
+        progress : callable or None
+            Called after each epoch with its row of the history.
+
+        Returns
+        -------
+        Run
+        """
+        if config in self:
+            return self[config]
+        start = None if config.start is None else self.train(config.start, device=device).state
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / ".locks" / config.run_id):
+            if config not in self:
+                self._train(config, start, pick_device(device), progress)
+        return self[config]
+
+    def _train(self, config, start, device, progress):
+        path = self.root / config.run_id
+        path.mkdir(parents=True, exist_ok=True)
+        dataset = self.dataset(config, device)
+        state, history = train(
+            config, dataset, start=start, device=device, resume=path / RESUME, progress=progress
+        )
+        model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
+        model.load_state_dict(state)
+        model.to(device, memory_format=torch.channels_last)
+        splits = {"selection": dataset.selection, "test": dataset.test}
+        logits = {name: evaluate.predict_logits(model, split) for name, split in splits.items()}
+        record = {
+            "run_id": config.run_id,
+            "status": "done",
+            "config": config.to_dict(),
+            "metrics": {name: evaluate.metrics(logits[name], split.labels) for name, split in splits.items()},
+            "history": history,
+            "seconds": sum(row["seconds"] for row in history),
+            "split_hash": dataset.split_hash,
+            "machine": _machine(device, config.threads),
+            "versions": _versions(),
+            "code": _code(),
+            "checkpoint_sha256": _save(state, path / CHECKPOINT),
+            "logits_sha256": _save({k: v.cpu().contiguous() for k, v in logits.items()}, path / LOGITS),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _write_atomically(path / RECORD, json.dumps(record, indent=1).encode())
+        (path / RESUME).unlink(missing_ok=True)
+
+    def table(self):
+        """Return one row per finished run: its settings, test metrics, seconds and provenance."""
+        rows = []
+        for path in sorted(self.root.glob(f"*/{RECORD}")):
+            record = _read_record(path)
+            start = record["config"].pop("start")
+            test = {f"test_{name}": value for name, value in record["metrics"]["test"].items()}
+            rows.append(
+                {"run_id": record["run_id"], **record["config"], "has_start": start is not None, **test}
+                | {"seconds": record["seconds"], "device": record["machine"]["device"], "finished": record["finished"]}
+            )
+        return pd.DataFrame(rows)
+
+
+def _read_record(path):
+    try:
+        record = json.loads(path.read_text())
+        record["config"], record["metrics"], record["checkpoint_sha256"]  # noqa: B018 (are they there?)
+        return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            "cannot read a run",
+            item=str(path),
+            got=f"a damaged record ({type(error).__name__}: {error})",
+            wanted="the JSON that training wrote",
+            fix=f"Delete the folder {path.parent} and run the command again: it trains this run anew.",
+        ) from error
+
+
+def _load_checked(path, digest):
+    """Load tensors after checking the file's bytes against the record."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found == digest:
+            return load_file(path)
+        problem = f"sha256 {found[:16]}..."
+    except (OSError, SafetensorError) as error:
+        problem = f"no readable file ({error})"
+    raise CheckpointError(
+        "cannot load weights",
+        item=str(path),
+        got=problem,
+        wanted=f"sha256 {digest[:16]}..., as recorded",
+        fix=f"Delete the folder {path.parent} and run the command again: it trains this run anew.",
+    )
+
+
+def _save(tensors, path):
+    """Write tensors in one step and return the SHA-256 of the file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    os.replace(temporary, path)
+    return digest
+
+
+def _write_atomically(path, content):
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
+    os.replace(temporary, path)
+
+
+def _machine(device, threads):
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "device": device.type,
+        "gpu": gpu,
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+
+
+@cache
+def _cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+@cache
+def _versions():
+    return {"python": platform.python_version(), **{name: version(name) for name in ("wamlib", "torch", "numpy")}}
+
+
+@cache
+def _code():
+    """Return the commit of the code, if it runs from a git checkout."""
+    folder = Path(__file__).parent
+    git = shutil.which("git")
+
+    def ask(*words):
+        return subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}
+    except (subprocess.CalledProcessError, TypeError, OSError):
+        return {"commit": None, "dirty": None}
