@@ -20,7 +20,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 @app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(help="Data sets: fashion-mnist, mnist, cifar10, ...")],
-    root: Annotated[Path | None, typer.Option(help="Folder for data sets; by default data/raw of the checkout.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder for data sets; by default data/raw of the checkout.")
+    ] = None,
 ):
     """Bring data sets to this machine and check their bytes."""
     from . import data

@@ -303,9 +303,7 @@ def _check_weights(weights, n_members):
     elif abs(math.fsum(weights)) < 1e-12 * math.fsum(abs(weight) for weight in weights) or not any(weights):
         problem = (f"{weights}, whose sum is 0", "a sum that is not 0")
     if problem:
-        raise MergeError(
-            "cannot merge", item="weights", got=problem[0], wanted=problem[1], fix="Correct the weights."
-        )
+        raise MergeError("cannot merge", item="weights", got=problem[0], wanted=problem[1], fix="Correct the weights.")
     return weights
 
 

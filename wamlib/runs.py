@@ -136,9 +136,7 @@ class RunStore:
         path = self.root / config.run_id
         path.mkdir(parents=True, exist_ok=True)
         dataset = self.dataset(config, device)
-        state, history = train(
-            config, dataset, start=start, device=device, resume=path / RESUME, progress=progress
-        )
+        state, history = train(config, dataset, start=start, device=device, resume=path / RESUME, progress=progress)
         model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         model.load_state_dict(state)
         model.to(device, memory_format=torch.channels_last)
@@ -179,7 +177,7 @@ class RunStore:
 def _read_record(path):
     try:
         record = json.loads(path.read_text())
-        record["config"], record["metrics"], record["checkpoint_sha256"]  # noqa: B018 (are they there?)
+        record["config"], record["metrics"], record["checkpoint_sha256"]
         return record
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -263,7 +261,9 @@ def _code():
     git = shutil.which("git")
 
     def ask(*words):
-        return subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [git, "-C", str(folder), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}

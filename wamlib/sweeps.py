@@ -13,7 +13,7 @@ from .config import TrainConfig, derive_seed
 from .errors import ConfigError, WamlibError
 from .runs import RunStore
 
-__all__ = ["STARTS", "SweepError", "book", "linear_members", "pool", "pools", "run"]
+__all__ = ["STARTS", "SweepError", "book", "linear_members", "pool", "pools", "run", "run_groups"]
 
 STARTS = ("shared start", "shared init", "independent init")
 
@@ -105,6 +105,7 @@ def linear_members(*, n_members=5, epochs=10, weight_decays=WEIGHT_DECAYS, **set
         ``{weight decay: list of TrainConfig}``, and under the key "shuffled labels"
         the members at the first weight decay whose labels were dealt out at random.
     """
+
     def members(**changes):
         common = {"model": "linear", **RECIPES["linear"], "epochs": epochs, **settings, **changes}
         return [TrainConfig(seed=seed, init_seed=seed, **common) for seed in range(n_members)]
@@ -174,13 +175,21 @@ def run(configs, store=None, executor=None, *, device="auto"):
     return [store[config] for config in configs]
 
 
+def run_groups(groups, store=None, executor=None, *, device="auto"):
+    """Train what is missing in a dict of lists of configs, and return the same dict of lists of `Run`."""
+    runs = iter(run([config for group in groups.values() for config in group], store, executor, device=device))
+    return {name: [next(runs) for _ in group] for name, group in groups.items()}
+
+
 def _starts(config):
     """Return the chain of starts below a config, the first one first."""
     return [] if config.start is None else [*_starts(config.start), config.start]
 
 
 def _local_pool(missing, device):
-    on_cpu = device == "cpu" or (device == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available()))
+    on_cpu = device == "cpu" or (
+        device == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    )
     workers = max(1, _cores() // max(config.threads for config in missing)) if on_cpu else 1
     # "spawn": a fork of a process that has used torch's threads, or CUDA, can hang.
     return ProcessPoolExecutor(min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"))

@@ -1,14 +1,17 @@
 """Tidy tables: one function per question that a chapter asks of a pool of members."""
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 import torch
 
 from . import ensemble, evaluate, models, probe
-from .merge import greedy_soup, interpolate, recalibrate_batchnorm, uniform_soup
+from .config import home
+from .merge import greedy_soup, recalibrate_batchnorm, uniform_soup
+from .stats import permutation_p
 
-__all__ = ["Evaluator", "combinations", "pairs", "path", "scales"]
+__all__ = ["Evaluator", "combinations", "over", "pairs", "path", "save", "scales", "template_matches"]
 
 N_RECALIBRATION = 2_500  # training images that BatchNorm is recalibrated on
 
@@ -159,7 +162,7 @@ def path(a, b, dataset, alphas):
     return pd.concat(tables, ignore_index=True)
 
 
-def scales(pool, dataset, factors, scopes):
+def scales(pool, dataset, factors, scopes, n_images=None):
     """Measure what a scale factor does to a member, to the soup and to the logit ensemble.
 
     Parameters
@@ -171,6 +174,8 @@ def scales(pool, dataset, factors, scopes):
         Scale factors c.
     scopes : sequence of str
         Scopes of `wamlib.probe.scale` that are defined for this architecture.
+    n_images : int or None
+        Use only the first so many images of the test and of the selection split.
 
     Returns
     -------
@@ -181,6 +186,9 @@ def scales(pool, dataset, factors, scopes):
         and finite (share of finite logits, percent). Where logits overflow, the
         calibration columns are NaN.
     """
+    if n_images is not None:
+        parts = {name: getattr(dataset, name).take(slice(0, n_images)) for name in ("selection", "test")}
+        dataset = replace(dataset, **parts)
     evaluator = Evaluator(pool[0].config.model, dataset)
     states = {"member": [pool[0].state], "logit ensemble": [run.state for run in pool]}
     # BatchNorm of the soup is recalibrated once, before scaling, so that c = 1 is a working model.
@@ -219,7 +227,75 @@ def _scale_row(logits, held_out, reference, dataset):
     }
 
 
-def midpoint_error(a, b, dataset):
-    """Return the test error halfway between two runs, in percent, BatchNorm recalibrated."""
-    evaluator = Evaluator(a.config.model, dataset)
-    return evaluator.error(interpolate(a.state, b.state, 0.5), recalibrate=True)
+def template_matches(groups, dataset, *, n_permutations=999):
+    """Compare the rows of linear members with the class means of the images.
+
+    Parameters
+    ----------
+    groups : dict of list of Run
+        As `wamlib.sweeps.linear_members` names them.
+    dataset : wamlib.data.Dataset
+    n_permutations : int
+        Permutations of the classes for the null distribution.
+
+    Returns
+    -------
+    DataFrame
+        One row per member: group, weight_decay, own and raw (mean correlation with the
+        centred and the plain mean of the own class), null (mean correlation with the
+        other classes' centred means), p (one-sided, of ``own`` under permuted
+        classes), retrieval (percent), accuracy (percent).
+    """
+    n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
+    centred, raw = (probe.class_means(dataset.train, n_classes, centred=flag).cpu() for flag in (True, False))
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for group, run in ((group, run) for group, runs in groups.items() for run in runs):
+        pictures = probe.templates(run.state, shape)
+        match = probe.template_match(pictures, centred)
+        orders = [torch.randperm(n_classes, generator=generator) for _ in range(n_permutations)]
+        null = [match.correlation[torch.arange(n_classes), order].mean().item() for order in orders]
+        own = match.own.mean().item()
+        others = (match.correlation.sum() - match.own.sum()).item() / (n_classes * (n_classes - 1))
+        rows.append(
+            {
+                "group": group,
+                "weight_decay": run.config.weight_decay,
+                "own": own,
+                "raw": probe.template_match(pictures, raw).own.mean().item(),
+                "null": others,
+                "p": permutation_p(own, null),
+                "retrieval": match.retrieval,
+                "accuracy": run.record["metrics"]["test"]["accuracy"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def over(groups, table, names=("model", "start", "replica")):
+    """Apply a table function to every pool and stack the results.
+
+    Parameters
+    ----------
+    groups : dict of list of Run
+        Keys are tuples, one entry per name.
+    table : callable
+        Takes one list of Run, returns a DataFrame.
+    names : sequence of str
+        Columns for the entries of the keys.
+
+    Returns
+    -------
+    DataFrame
+    """
+    parts = [table(pool).assign(**dict(zip(names, key, strict=True))) for key, pool in groups.items()]
+    stacked = pd.concat(parts, ignore_index=True)
+    return stacked[[*names, *(column for column in stacked.columns if column not in names)]]
+
+
+def save(table, name, profile):
+    """Write a table to ``tables/<profile>/<name>.csv`` in `wamlib.config.home`, and return it."""
+    folder = home() / "tables" / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    return table

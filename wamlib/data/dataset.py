@@ -94,7 +94,6 @@ class Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "selection", "test")}
         return replace(self, **splits)
 
-
     def with_shuffled_labels(self, seed):
         """Return the data set with the training labels dealt out at random, the other splits as they are."""
         generator = torch.Generator().manual_seed(derive_seed("shuffle labels", seed))

@@ -180,12 +180,16 @@ def _read_tiny_imagenet(root):
             fix="Run `wamlib fetch tiny-imagenet`, or unpack the archive there.",
         )
     wnids = sorted(ids.read_text().split())
-    train = [(f"{wnid}/{path.name}", path) for wnid in wnids for path in sorted((folder / "train" / wnid).rglob("*.JPEG"))]
+    train = [
+        (f"{wnid}/{path.name}", path) for wnid in wnids for path in sorted((folder / "train" / wnid).rglob("*.JPEG"))
+    ]
     rows = [line.split("\t") for line in notes.read_text().splitlines()]
     test = [(f"{row[1]}/{row[0]}", folder / "val" / "images" / row[0]) for row in rows]
     words = dict(line.split("\t") for line in (folder / "words.txt").read_text().splitlines())
     # The official validation images are the test split: the test labels were never published.
-    pixels = [_decode_all([path.read_bytes for _, path in part], [str(p) for _, p in part], "RGB") for part in (train, test)]
+    pixels = [
+        _decode_all([path.read_bytes for _, path in part], [str(p) for _, p in part], "RGB") for part in (train, test)
+    ]
     labels = [torch.tensor([wnids.index(label.split("/")[0]) for label, _ in part]) for part in (train, test)]
     classes = tuple(words[wnid].split(",")[0] for wnid in wnids)
     return Raw(pixels[0], labels[0], pixels[1], labels[1], classes, str(folder))
