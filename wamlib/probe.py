@@ -213,7 +213,8 @@ def scale(state, factor, scope="learnable"):
     Parameters
     ----------
     state : dict of str to Tensor
-        Its keys must be in the order of the forward pass, as `torch.nn.Module` gives them.
+        Its keys must be in the order of the forward pass, as ``Module.state_dict()`` gives
+        them; the safetensors format does not keep that order.
     factor : float
         The scale c, positive and finite.
     scope : {"everything", "learnable", "homogeneous", "batchnorm"}
@@ -234,7 +235,8 @@ def scale(state, factor, scope="learnable"):
     Raises
     ------
     ProbeError
-        If the scope is unknown or is not defined for this model, or the factor is not positive.
+        If the scope is unknown or is not defined for this model, the factor is not
+        positive, or the keys are evidently not in the order of the forward pass.
 
     References
     ----------
@@ -258,7 +260,11 @@ def scale(state, factor, scope="learnable"):
 def _scale_by_depth(state, factor):
     scaled, activation = {}, 1.0  # `activation` is the scale of the input of the layer at hand
     for layer in dict.fromkeys(key.rpartition(".")[0] for key in state):
-        names = [name for name in ("weight", "bias", *STATISTICS) if f"{layer}.{name}" in state]
+        names = [key.rpartition(".")[2] for key in state if key.rpartition(".")[0] == layer]
+        if "bias" in names and names.index("bias") < names.index("weight"):
+            # Every torch layer has its weight before its bias: here somebody sorted the keys by name.
+            _refuse(f"layer {layer!r}", "its bias before its weight", "keys in the order of the forward pass",
+                    "Load the weights into the model and pass model.state_dict().")  # fmt: skip
         tensors = {name: state[f"{layer}.{name}"] for name in names}
         if "running_var" in tensors:
             by = {"running_mean": activation, "running_var": activation**2}

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from . import data, evaluate, models
 from .config import TrainConfig, home
@@ -194,7 +194,8 @@ def _load_checked(path, digest):
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found == digest:
-            return load_file(path)
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in json.loads(file.metadata()["order"])}
         problem = f"sha256 {found[:16]}..."
     except (OSError, SafetensorError) as error:
         problem = f"no readable file ({error})"
@@ -210,7 +211,8 @@ def _load_checked(path, digest):
 def _save(tensors, path):
     """Write tensors in one step and return the SHA-256 of the file."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
+    # safetensors sorts its keys; the order of the forward pass is worth keeping, see wamlib.probe.scale.
+    save_file(tensors, temporary, metadata={"order": json.dumps(list(tensors))})
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     os.replace(temporary, path)
     return digest

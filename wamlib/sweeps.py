@@ -117,7 +117,7 @@ def linear_members(*, n_members=5, epochs=10, weight_decays=WEIGHT_DECAYS, **set
 def book(
     *,
     dataset="fashion-mnist",
-    n_train=10_000,
+    n_train=8_000,
     models=("mlp", "cnn", "resnet8"),
     n_members=5,
     n_replicas=3,
@@ -252,6 +252,7 @@ def _failed(failures, n):
 
 def _train_one(config, root, data_root, device):
     """Train one run in a worker; return a line about it."""
+    torch.set_num_threads(config.threads)  # of this worker: evaluation too must not take its neighbour's core
     run = RunStore(root, data_root).train(config, device=device)
     test, last = run.record["metrics"]["test"], run.record["history"][-1]
     return f"last {config.model}: loss {last['loss']:.2f}, test accuracy {test['accuracy']:.1f} %"

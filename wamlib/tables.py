@@ -81,38 +81,51 @@ def combinations(pool, dataset, sizes=(2, 3, 5)):
     DataFrame
         Columns n_members, combination, accepted (members in a greedy soup) and the
         test metrics of `wamlib.evaluate.metrics`. A "member" row is the mean over
-        the N members of each metric.
+        the N members of each metric. BatchNorm is recalibrated in the greedy soup and
+        in its selection; the uniform soup is in the table with and without.
     """
     evaluator = Evaluator(pool[0].config.model, dataset)
     labels, device = dataset.test.labels, dataset.test.images.device
-    member_logits = [run.logits["test"].to(device) for run in pool]
-    member_metrics = [evaluate.metrics(logits, labels) for logits in member_logits]
-    features = [evaluator.features(run.state) for run in pool[: max(sizes)]]
-    heads = [evaluator.head(run.state) for run in pool[: max(sizes)]]
+    recalibrate = evaluator.has_batchnorm
+    pool = pool[: max(sizes)]
+    logits = [run.logits["test"].to(device) for run in pool]
+    member_metrics = pd.DataFrame([evaluate.metrics(one, labels) for one in logits])
+    features, heads = zip(*((evaluator.features(run.state), evaluator.head(run.state)) for run in pool), strict=True)
+    score = _remembered(lambda state: evaluator.selection_accuracy(state, recalibrate=recalibrate))
     rows = []
     for n in sizes:
         states = [run.state for run in pool[:n]]
-        rows.append({"n_members": n, "combination": "member", **pd.DataFrame(member_metrics[:n]).mean()})
-
-        def add(combination, logits, n=n, **more):
-            rows.append({"n_members": n, "combination": combination, **evaluate.metrics(logits, labels), **more})
-
-        for recalibrate in (False, True) if evaluator.has_batchnorm else (False,):
-            suffix = ", recalibrated" if recalibrate else ""
-            soup = uniform_soup(states)
-            add(f"uniform soup{suffix}", evaluator.logits(soup, recalibrate=recalibrate))
-            greedy = greedy_soup(states, lambda s, r=recalibrate: evaluator.selection_accuracy(s, recalibrate=r))
-            add(
-                f"greedy soup{suffix}",
-                evaluator.logits(greedy.state, recalibrate=recalibrate),
-                accepted=len(greedy.accepted),
-            )
-        add("logit ensemble", ensemble.logit_ensemble(member_logits[:n]))
-        add("probability ensemble", ensemble.probability_ensemble(member_logits[:n]).clamp_min(1e-30).log())
+        soup, greedy = uniform_soup(states), greedy_soup(states, score)
+        combined = {"uniform soup": evaluator.logits(soup)}
+        if recalibrate:
+            combined["uniform soup, recalibrated"] = evaluator.logits(soup, recalibrate=True)
+        # Where the greedy soup keeps every member it is the uniform one.
+        everyone = list(combined.values())[-1] if len(greedy.accepted) == n else None
+        combined |= {
+            "greedy soup": evaluator.logits(greedy.state, recalibrate=recalibrate) if everyone is None else everyone,
+            "logit ensemble": ensemble.logit_ensemble(logits[:n]),
+            "probability ensemble": ensemble.probability_ensemble(logits[:n]).clamp_min(1e-30).log(),
+        }
         for head in ("first", "averaged"):
-            logits = ensemble.feature_ensemble(features[:n], heads[:n], head=head)
-            add(f"feature ensemble, {head} head", logits)
+            combined[f"feature ensemble, {head} head"] = ensemble.feature_ensemble(features[:n], heads[:n], head=head)
+        rows.append({"n_members": n, "combination": "member", **member_metrics[:n].mean()})
+        for name, one in combined.items():
+            accepted = len(greedy.accepted) if name == "greedy soup" else None
+            rows.append({"n_members": n, "combination": name, "accepted": accepted, **evaluate.metrics(one, labels)})
     return pd.DataFrame(rows)
+
+
+def _remembered(score):
+    """Return the score function, asked only once about each state dict: members come again at every N."""
+    known = {}
+
+    def ask(state):
+        # The state is kept beside its score, so that its id is not given to another one.
+        if id(state) not in known:
+            known[id(state)] = state, score(state)
+        return known[id(state)][1]
+
+    return ask
 
 
 def pairs(pool):
@@ -175,7 +188,7 @@ def scales(pool, dataset, factors, scopes, n_images=None):
     scopes : sequence of str
         Scopes of `wamlib.probe.scale` that are defined for this architecture.
     n_images : int or None
-        Use only the first so many images of the test and of the selection split.
+        Use only the first so many test images, and half as many selection images.
 
     Returns
     -------
@@ -187,28 +200,39 @@ def scales(pool, dataset, factors, scopes, n_images=None):
         calibration columns are NaN.
     """
     if n_images is not None:
-        parts = {name: getattr(dataset, name).take(slice(0, n_images)) for name in ("selection", "test")}
+        sizes = {"test": n_images, "selection": n_images // 2}
+        parts = {name: getattr(dataset, name).take(slice(0, size)) for name, size in sizes.items()}
         dataset = replace(dataset, **parts)
     evaluator = Evaluator(pool[0].config.model, dataset)
-    states = {"member": [pool[0].state], "logit ensemble": [run.state for run in pool]}
+    members = [run.state for run in pool]
     # BatchNorm of the soup is recalibrated once, before scaling, so that c = 1 is a working model.
-    soup = evaluator.load(uniform_soup(states["logit ensemble"]), recalibrate=True).state_dict()
-    states["uniform soup"] = [{key: value.detach().clone() for key, value in soup.items()}]
+    soup = evaluator.load(uniform_soup(members), recalibrate=True).state_dict()
+    soup = {key: value.detach().clone() for key, value in soup.items()}
+    reference = _scaled_logits(evaluator, members, soup, 1.0, scopes[0])
     rows = []
-    for combination, scope in itertools.product(states, scopes):
-        reference = _scaled_logits(evaluator, states[combination], 1.0, scope, "test")
-        for factor in factors:
-            logits, held_out = (
-                _scaled_logits(evaluator, states[combination], factor, scope, split) for split in ("test", "selection")
-            )
+    for scope, factor in itertools.product(scopes, factors):
+        if scope == "learnable" and not evaluator.has_batchnorm and "everything" in scopes:
+            continue  # without statistics this is "everything"; copied below
+        logits = reference if factor == 1.0 else _scaled_logits(evaluator, members, soup, factor, scope)
+        for combination, (test, selection) in logits.items():
             row = {"combination": combination, "scope": scope, "c": factor}
-            rows.append(row | _scale_row(logits, held_out, reference, dataset))
-    return pd.DataFrame(rows)
+            rows.append(row | _scale_row(test, selection, reference[combination][0], dataset))
+    table = pd.DataFrame(rows)
+    if "learnable" in scopes and not (table.scope == "learnable").any():
+        table = pd.concat([table, table[table.scope == "everything"].assign(scope="learnable")])
+    order = {scope: index for index, scope in enumerate(scopes)}
+    return table.sort_values("scope", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
-def _scaled_logits(evaluator, states, factor, scope, split):
-    logits = [evaluator.logits(probe.scale(state, factor, scope), split) for state in states]
-    return ensemble.logit_ensemble(logits)
+def _scaled_logits(evaluator, members, soup, factor, scope):
+    """Return (test, selection) logits of the first member, the soup and the logit ensemble, all scaled."""
+    states = [probe.scale(state, factor, scope) for state in (*members, soup)]
+    test, selection = ([evaluator.logits(state, split) for state in states] for split in ("test", "selection"))
+    return {
+        "member": (test[0], selection[0]),
+        "uniform soup": (test[-1], selection[-1]),
+        "logit ensemble": tuple(ensemble.logit_ensemble(part[:-1]) for part in (test, selection)),
+    }
 
 
 def _scale_row(logits, held_out, reference, dataset):

@@ -1,0 +1,119 @@
+# The only entry point. `make` alone prints what there is and what it costs.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench findings lock clean
+
+# laptop (the parameters cells as they are), or the name of a file in params/
+PROFILE ?= laptop
+# chapters executed side by side; each takes about 1 GB
+JOBS ?= 2
+MAKEFLAGS += --no-print-directory --jobs=$(JOBS)
+
+# The active environment if wamlib is installed in it, otherwise .venv, which is made once.
+# -I: the folder wamlib/ here must not count as an installed package.
+HERE := $(shell python -I -c 'import importlib.metadata as m, sys; m.version("wamlib"); print(sys.executable)' 2>/dev/null)
+ifeq ($(HERE),)
+VENV := .venv
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/.ready
+else
+BIN := $(patsubst %/,%,$(dir $(HERE)))
+READY := book/_build/.ready-active
+endif
+PYTHON := $(BIN)/python
+
+PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
+CHAPTERS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
+PACKAGE := $(wildcard wamlib/*.py wamlib/data/*.py wamlib/*.mplstyle)
+PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
+HTML := book/_build/html/index.html
+SWEPT := data/runs/.swept-$(PROFILE)
+USED := book/_build/.profile-$(PROFILE)
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time. Times: 2 CPU cores."
+
+##@ Read and rerun
+book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time 15 min beside the set-up, later 20 s)
+	@echo "The book is in $(HTML)"
+
+smoke: ## The whole pipeline at toy size, no download (90 s)
+	$(MAKE) book PROFILE=smoke
+
+sweep: $(SWEPT) ## Train the runs that are missing (10 min)
+
+data: data/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (30 MB)
+
+##@ Work
+lab: $(READY) ## Open JupyterLab; saving a notebook saves its text pair too
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)
+
+sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
+	@for text in notebooks/text/*.md; do \
+	  $(BIN)/jupytext --quiet --to ipynb --update --output notebooks/$$(basename $$text .md).ipynb $$text; done
+
+findings: $(HTML) ## Copy the numbers and tables of the last laptop run into README.md and data/results/
+	$(PYTHON) book/tools/collect.py --publish
+
+lock: ## Resolve requirements.lock anew from pyproject.toml (network)
+	python3 -m venv book/_build/lock && book/_build/lock/bin/pip install -q uv
+	book/_build/lock/bin/uv pip compile --universal --python-version 3.11 --extra book --extra test --extra dask \
+	  --no-annotate --custom-compile-command "make lock" --upgrade pyproject.toml -o requirements.lock
+
+##@ Check
+test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (10 min)
+
+lint: $(READY) ## Style of the code and of the notebooks (2 s)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(READY) | lint ## Tests of the package (2 min)
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile
+
+# One after the other: nbval runs each executed chapter again and compares its tables.
+notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
+	$(PYTHON) book/tools/check_notebooks.py
+
+bench: $(READY) data ## Speed, side by side with peers; writes benchmarks/results/ (15 min)
+	$(PYTHON) benchmarks/run.py
+
+##@ Set up
+setup: $(READY) ## Make .venv, or check the active environment (3 min, 6 GB)
+
+clean: ## Remove what the book was built from, not the trained members
+	rm -rf book/_build book/notebooks book/runs.md book/generated
+
+.venv/.ready: requirements.lock pyproject.toml book/tools/setup.sh
+	@bash book/tools/setup.sh venv
+	@touch $@
+
+book/_build/.ready-active: requirements.lock pyproject.toml
+	@bash book/tools/setup.sh active $(PYTHON)
+	@mkdir -p $(@D) && touch $@
+
+data/raw/.fashion-mnist: | $(READY)
+	@$(BIN)/wamlib fetch fashion-mnist
+	@touch $@
+
+$(SWEPT): $(PACKAGE) $(PARAMS) | $(READY) $(if $(filter smoke,$(PROFILE)),,data/raw/.fashion-mnist)
+	@echo "Members:"
+	@$(BIN)/wamlib sweep $(if $(PARAMS),--params $(PARAMS))
+	@touch $@
+
+# Executed chapters of another profile are out of date, whatever their time stamps say.
+$(USED):
+	@mkdir -p $(@D) && rm -f book/_build/.profile-* $(EXECUTED) && touch $@
+
+# PACKAGE is the point: Jupyter Book's own cache does not see a change in wamlib.
+$(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(PARAMS) $(SWEPT) $(USED) | $(READY)
+	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py $< $@ $(PARAMS)
+
+$(HTML): $(EXECUTED) $(PAGES) | $(READY)
+	@$(PYTHON) book/tools/collect.py --profile $(PROFILE)
+	@$(BIN)/jupyter-book build book -W --keep-going -q
+	@touch $@

@@ -1,0 +1,186 @@
+"""Gather what the chapters computed: the numbers, the summary figure, the page of runs and timings.
+
+``collect.py --profile NAME`` writes book/generated/ for the build.
+``collect.py --publish`` copies the laptop run's numbers into README.md and data/results/laptop/.
+"""
+
+import argparse
+import ast
+import json
+import re
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import yaml
+
+from wamlib import plot, runs, sweeps
+
+ROOT = Path(__file__).parents[2]
+GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
+TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
+PREFIXES = {"20_templates": "templates", "30_weights_or_features": "weights", "32_between": "between",
+            "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--publish", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.publish:
+        return publish()
+    params = ROOT / "params" / f"{arguments.profile}.yml"
+    settings = yaml.safe_load(params.read_text()) if params.is_file() else {}
+    configs = sweeps.book(**settings)
+    finished = [runs.RunStore()[config] for config in configs]
+    chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
+    GENERATED.mkdir(exist_ok=True)
+    findings = {"profile": arguments.profile, "numbers": numbers(chapters, finished), **provenance(finished)}
+    write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
+    write("runs.md", runs_page(chapters, finished, arguments.profile))
+    draw_summary(arguments.profile)
+    return 0
+
+
+def write(name, text):
+    """Write a file only if it changes: Sphinx reads again whatever has a new time stamp."""
+    path = GENERATED / name
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+
+
+def glued(notebook):
+    """Return the numbers that a chapter glued, by name."""
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            text = "".join(value for kind, value in output.get("data", {}).items() if kind.endswith("text/plain"))
+            if name and re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?|nan", text):
+                found[name] = float(text) if text == "nan" else ast.literal_eval(text)
+    return found
+
+
+def numbers(chapters, finished):
+    """Return all glued numbers, prefixed by their chapter, and what every chapter shares."""
+    found = {
+        f"{PREFIXES[stem]}_{name}": value for stem, book in chapters.items() for name, value in glued(book).items()
+    }
+    config = finished[0].config
+    shared = {name: found[f"members_{name}"] for name in ("n_train", "n_test", "n_selection")}
+    return found | shared | {"n_replicas": found["weights_n_replicas"], "dataset": config.dataset}
+
+
+def provenance(finished):
+    """Return machine, versions and commit of the runs; a list where they differ."""
+    records = [run.record for run in finished]
+
+    def all_of(read):
+        values = [json.loads(text) for text in dict.fromkeys(json.dumps(read(record)) for record in records)]
+        return values[0] if len(values) == 1 else values
+
+    return {
+        "machine": all_of(lambda r: {k: r["machine"][k] for k in ("device", "gpu", "cpu", "cores", "system")}),
+        "versions": all_of(lambda r: r["versions"]),
+        "split_hash": all_of(lambda r: r["split_hash"]),
+    }
+
+
+def runs_page(chapters, finished, profile):
+    """Return the page of runs and timings as MyST."""
+    rows = [
+        {
+            "architecture": run.config.model,
+            "begins from": "trunk" if run.config.start else "random weights",
+            "epochs": run.config.epochs,
+            "weight decay": run.config.weight_decay,
+            "labels": "shuffled" if run.config.shuffle_labels else "true",
+            "accuracy": run.record["metrics"]["test"]["accuracy"],
+            "seconds": run.record["seconds"],
+        }
+        for run in finished
+    ]
+    keys = ["architecture", "begins from", "epochs", "weight decay", "labels"]
+    groups = pd.DataFrame(rows).groupby(keys, sort=False)
+    table = groups.agg(
+        **{
+            "runs": ("seconds", "size"),
+            "test accuracy (%)": ("accuracy", "mean"),
+            "seconds each": ("seconds", "mean"),
+            "seconds in all": ("seconds", "sum"),
+        }
+    )
+    table = table.round({"test accuracy (%)": 1, "seconds each": 1, "seconds in all": 0}).reset_index()
+    timing = pd.DataFrame(
+        [
+            {"chapter": f"{{doc}}`/notebooks/{stem}`", "seconds": round(book.metadata.papermill.duration, 1),
+             "executed": book.metadata.papermill.end_time[:16].replace("T", " ") + " UTC"}
+            for stem, book in chapters.items()
+        ]
+    )  # fmt: skip
+    facts = provenance(finished)
+    seconds = sum(run.record["seconds"] for run in finished)
+    machine = facts["machine"] if isinstance(facts["machine"], dict) else facts["machine"][0]
+    return f"""(runs)=
+# Runs and timings
+
+Generated from the records of the {len(finished)} runs behind this edition (profile *{profile}*), and from the executed chapters.
+Training took {seconds:.0f} seconds, added up over runs of one thread each; {machine["cores"]} run side by side here.
+
+| | |
+|---|---|
+| machine | {machine["cpu"]}, {machine["cores"]} cores, {machine["system"]}, device {machine["device"]} |
+| versions | {", ".join(f"{k} {v}" for k, v in (facts["versions"] if isinstance(facts["versions"], dict) else facts["versions"][-1]).items())}, jupyter-book {version("jupyter-book")} |
+| data | {finished[0].config.dataset}, split hash `{str(finished[0].record["split_hash"])[:16]}` |
+
+## Runs
+
+{table.to_markdown(index=False)}
+
+*Seconds* are those of the training loop, on one thread.
+
+## Chapters
+
+{timing.to_markdown(index=False)}
+"""
+
+
+def draw_summary(profile):
+    tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "combinations", "scale")}
+    by_decay = tables["templates"][tables["templates"].group != "shuffled labels"]
+    model = tables["combinations"].model.iloc[-1]  # the architecture with BatchNorm stands last
+    combinations = tables["combinations"][tables["combinations"].model == model]
+    scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
+    fig = plot.summary(by_decay, combinations, scale)
+    fig.savefig(GENERATED / "summary.svg", metadata={"Date": None})
+    fig.savefig(GENERATED / "summary.png", dpi=150)
+
+
+def publish():
+    findings = json.loads((GENERATED / "findings.json").read_text())
+    if findings["profile"] != "laptop":
+        print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted 'laptop'. "
+              "Run `make book` first.", file=sys.stderr)  # fmt: skip
+        return 2
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(GENERATED / "findings.json", RESULTS)
+    shutil.copy2(GENERATED / "summary.png", RESULTS)
+    for table in (TABLES / "laptop").glob("*.csv"):
+        shutil.copy2(table, RESULTS)
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(), findings["numbers"]))
+    return 0
+
+
+def fill(text, numbers):
+    """Return a text with the number between each ``<!-- n: NAME:FORMAT -->`` and ``<!-- /n -->`` set anew."""
+    pattern = r"(<!-- n: (\w+):([^ ]+) -->).*?(<!-- /n -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{numbers[m[2]]:{m[3]}}{m[4]}", text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Execute one chapter: NOTEBOOK OUTPUT [PARAMS.yml]. The output appears only if every cell ran."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import papermill
+import yaml
+
+
+def main(notebook, output, params=None):
+    notebook, output = Path(notebook), Path(output)
+    overrides = yaml.safe_load(Path(params).read_text()) if params else {}
+    known = papermill.inspect_notebook(str(notebook))
+    overrides = {name: value for name, value in overrides.items() if name in known}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.stem}.partial.ipynb")
+    begin = time.perf_counter()
+    print(f"  {notebook.stem}: running", flush=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(partial), parameters=overrides, cwd=str(notebook.parent), progress_bar=False
+        )
+    except papermill.PapermillExecutionError as error:
+        print(
+            f"cannot execute a chapter: {notebook}, cell {error.exec_count}: got {error.ename}: {error.evalue}, wanted "
+            f"no error. The cells so far are in {partial}; mend the chapter, or what it calls, and run make again.",
+            file=sys.stderr,
+        )
+        return 1
+    os.replace(partial, output)
+    print(f"  {notebook.stem}: done in {time.perf_counter() - begin:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    # ipykernel's sockets go into a folder of this run: chapters may execute side by side.
+    with tempfile.TemporaryDirectory() as runtime:
+        os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        sys.exit(main(*sys.argv[1:]))
