@@ -25,7 +25,8 @@ endif
 PYTHON := $(BIN)/python
 
 PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
-CHAPTERS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+# the last chapters take longest, so they start first
+CHAPTERS := $(shell ls -r notebooks/*.ipynb | xargs -n1 basename -s .ipynb)
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
 PACKAGE := $(wildcard wamlib/*.py wamlib/data/*.py wamlib/*.mplstyle)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)

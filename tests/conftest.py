@@ -4,12 +4,17 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 from wamlib.config import TrainConfig
 from wamlib.runs import RunStore
 
 # Figures are drawn without a screen.
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# A slow machine is no failure: tests say what is right, benchmarks/ says how fast.
+settings.register_profile("wamlib", deadline=None)
+settings.load_profile("wamlib")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -39,4 +39,4 @@ def reference_mean(members, weights=None):
     """Weighted mean in numpy float64."""
     weights = np.ones(len(members)) if weights is None else np.asarray(weights, dtype=np.float64)
     stacked = {key: np.stack([np.asarray(m[key].double()) for m in members]) for key in members[0]}
-    return {key: np.tensordot(weights, values, axes=1) / weights.sum() for key, values in stacked.items()}
+    return {key: np.asarray(np.tensordot(weights, values, axes=1) / weights.sum()) for key, values in stacked.items()}

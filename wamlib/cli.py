@@ -95,3 +95,7 @@ def main():
 def _complain(error):
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import papermill
 import yaml
+from traitlets.config import Config
 
 
 def main(notebook, output, params=None):
@@ -21,7 +22,12 @@ def main(notebook, output, params=None):
     print(f"  {notebook.stem}: running", flush=True)
     try:
         papermill.execute_notebook(
-            str(notebook), str(partial), parameters=overrides, cwd=str(notebook.parent), progress_bar=False
+            str(notebook),
+            str(partial),
+            parameters=overrides,
+            cwd=str(notebook.parent),
+            progress_bar=False,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # no ports, and no warning about them
         )
     except papermill.PapermillExecutionError as error:
         print(
@@ -39,4 +45,5 @@ if __name__ == "__main__":
     # ipykernel's sockets go into a folder of this run: chapters may execute side by side.
     with tempfile.TemporaryDirectory() as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's notice at each start of a kernel
         sys.exit(main(*sys.argv[1:]))

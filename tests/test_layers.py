@@ -1,0 +1,86 @@
+"""Imports point down, and importing wamlib is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "wamlib"
+
+# Module -> modules of the package it may import. An arrow never points up.
+BELOW = {
+    "errors": set(),
+    "config": {"errors"},
+    "stats": set(),
+    "data": {"errors", "config"},
+    "models": {"errors", "config"},
+    "train": {"errors", "config", "data", "models"},
+    "evaluate": {"errors", "config", "data", "models"},
+    "runs": {"errors", "config", "data", "models", "train", "evaluate"},
+    "merge": {"errors"},
+    "ensemble": {"errors"},
+    "probe": {"errors", "merge", "ensemble", "evaluate"},
+    "sweeps": {"errors", "config", "runs"},
+    "tables": {"errors", "config", "models", "evaluate", "merge", "ensemble", "probe", "stats"},
+    "plot": {"stats"},
+    "cli": {"errors", "config", "data", "runs", "sweeps"},
+    "__init__": set(),
+}
+
+
+def imported(source, package):
+    """Return the names of the package's own modules that a source imports, at any depth of nesting."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level == package:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wamlib"):
+            found.add(node.module.partition(".")[2] or "wamlib")
+    return found
+
+
+def sources():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        name = relative.parts[0].removesuffix(".py")
+        yield pytest.param(name, path, len(relative.parts), id=str(relative))
+
+
+@pytest.mark.parametrize(("name", "path", "depth"), list(sources()))
+def test_imports_point_down(name, path, depth):
+    above = imported(path.read_text(), depth) - BELOW[name]
+    assert not above, f"{name} imports {above}, which is not below it"
+
+
+def test_an_arrow_that_points_up_would_be_seen():
+    assert imported("from . import sweeps\ndef f():\n    from .runs import RunStore", 1) == {"sweeps", "runs"}
+    assert imported("from ..train import x", 2) == {"train"}
+    assert imported("from wamlib.plot import x", 1) == {"plot"}
+
+
+def test_the_order_has_no_circle():
+    reach = {name: set(below) for name, below in BELOW.items()}
+    for _ in reach:
+        reach = {name: below.union(*(reach[b] for b in below)) for name, below in reach.items()}
+    assert not [name for name, below in reach.items() if name in below]
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_import_wamlib_brings_nothing_heavy():
+    assert not loaded_by("import wamlib") & {"torch", "torchvision", "matplotlib", "pandas", "distributed", "sklearn"}
+
+
+def test_merging_needs_neither_torchvision_nor_matplotlib():
+    loaded = loaded_by("import wamlib; wamlib.merge.uniform_soup; wamlib.ensemble; wamlib.probe")
+    assert "torch" in loaded
+    assert not loaded & {"torchvision", "matplotlib", "pandas", "distributed", "sklearn", "scipy"}
+
+
+def test_drawing_needs_no_torch():
+    assert "torch" not in loaded_by("import wamlib.plot")

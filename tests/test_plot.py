@@ -1,0 +1,82 @@
+"""Figures hold the numbers of their table."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from wamlib import plot
+
+STARTS = ["shared start", "independent init"]
+
+
+def grid(**columns):
+    rows = itertools.product(*columns.values())
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def with_values(table, name):
+    return table.assign(**{name: np.random.default_rng(0).uniform(10, 90, len(table))})
+
+
+COMBINATIONS = with_values(
+    grid(model=["mlp", "resnet8"], start=STARTS, replica=[0, 1, 2], n_members=[2, 5],
+         combination=["member", "uniform soup", "uniform soup, recalibrated", "logit ensemble"]), "accuracy",
+)  # fmt: skip
+PATH = with_values(grid(model=["mlp"], start=STARTS, replica=[0, 1], alpha=[0.0, 0.5, 1.0], recalibrated=[False]), "error")
+SCALE = with_values(
+    grid(model=["mlp"], scope=["learnable"], replica=[0, 1], combination=["member", "uniform soup", "logit ensemble"],
+         c=[0.1, 1.0, 10.0]), "accuracy",
+)  # fmt: skip
+DECAY = grid(weight_decay=[0.0, 0.1], seed=[0, 1, 2]).assign(own=0.5, null=0.0, accuracy=80.0)
+HISTORY = with_values(grid(model=["mlp", "cnn"], epoch=[1, 2, 3], seed=[0, 1]), "accuracy")
+MEMBERS = with_values(grid(model=["mlp", "cnn"], start=STARTS, seed=[0, 1, 2]), "accuracy")
+NAMES = ["cat", "dog", "cow"]
+
+FIGURES = {
+    "learning_curves": lambda: plot.learning_curves(HISTORY),
+    "member_strip": lambda: plot.member_strip(MEMBERS),
+    "picture_grid": lambda: plot.picture_grid({"a": np.ones((3, 1, 4, 4)), "b": np.zeros((3, 3, 4, 4))}, NAMES),
+    "correlation_matrix": lambda: plot.correlation_matrix(pd.DataFrame(np.eye(3), index=NAMES, columns=NAMES)),
+    "decay_trade_off": lambda: plot.decay_trade_off(DECAY),
+    "accuracy_vs_members": lambda: plot.accuracy_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
+    "error_along_path": lambda: plot.error_along_path(PATH),
+    "scale_curves": lambda: plot.scale_curves(SCALE),
+    "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
+}
+
+
+def test_every_figure_is_tried_here():
+    assert set(FIGURES) == set(plot.__all__)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_and_closed(name, tmp_path):
+    fig = FIGURES[name]()
+    assert not plt.get_fignums()  # else a notebook would show it twice
+    drawn = [ax for ax in fig.axes if ax.lines or ax.collections or ax.images]
+    assert len(drawn) == len(fig.axes), "a panel is empty"
+    fig.savefig(tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"picture_grid", "correlation_matrix", "summary"}))
+def test_quantities_have_units_and_images_no_titles(name):
+    fig = FIGURES[name]()
+    labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
+    assert "(%)" in labels
+    assert fig.get_suptitle() == ""
+
+
+def test_lines_are_means_over_replicas():
+    fig = plot.accuracy_vs_members(COMBINATIONS, ["member"])
+    line = fig.axes[0].lines[0]
+    rows = COMBINATIONS.query("model == 'mlp' and start == 'shared start' and combination == 'member'")
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), rows.groupby("n_members").accuracy.mean())
+
+
+def test_meanings_are_told_apart_without_colour():
+    looks = [(marker, str(dash)) for _, marker, dash in plot.LOOKS.values()]
+    assert len(set(looks)) == len(looks)

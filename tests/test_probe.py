@@ -1,0 +1,219 @@
+"""M11 and M12, and templates."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from helpers import bn_model, linear_state
+
+from wamlib import evaluate, models, probe
+from wamlib.errors import MemberMismatchError, ProbeError
+from wamlib.merge import recalibrate_batchnorm
+
+# Templates
+
+
+def test_templates_are_the_rows_in_the_order_of_the_pixels():
+    state = models.build("linear", 3, 2, (8, 9), seed=0).state_dict()
+    pictures = probe.templates(state, (2, 8, 9))
+    x = torch.randn(1, 2, 8, 9)
+    logits = (pictures * x).sum((1, 2, 3)) + state["head.bias"]
+    torch.testing.assert_close(models.build("linear", 3, 2, (8, 9), seed=0)(x)[0], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_no_layer_that_reads_the_pixels_is_an_error():
+    with pytest.raises(ProbeError, match="12 columns"):
+        probe.templates(linear_state(0), (3, 2, 2))
+
+
+def test_template_match_agrees_with_numpy():
+    generator = torch.Generator().manual_seed(0)
+    rows, pictures = (torch.randn(4, 1, 5, 5, generator=generator) for _ in range(2))
+    match = probe.template_match(rows, pictures)
+    expected = np.corrcoef(rows.flatten(1).numpy(), pictures.flatten(1).numpy())[:4, 4:]
+    np.testing.assert_allclose(match.correlation.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(match.own.numpy(), np.diag(expected), atol=1e-6)
+
+
+def test_retrieval_is_all_for_the_pictures_themselves_and_none_for_a_rotation():
+    pictures = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert probe.template_match(3 * pictures + 1, pictures).retrieval == 100
+    assert probe.template_match(pictures.roll(1, 0), pictures).retrieval == 0
+
+
+def test_pictures_of_other_shapes_are_refused():
+    with pytest.raises(ProbeError, match="shape"):
+        probe.template_match(torch.zeros(3, 1, 2, 2), torch.zeros(4, 1, 2, 2))
+
+
+def test_class_means_are_means_of_the_class(digits):
+    means = probe.class_means(digits.train, 10, centred=False)
+    zeros = digits.train.images[digits.train.labels == 0].double().mean(0)
+    torch.testing.assert_close(means[0], zeros)
+    centred = probe.class_means(digits.train, 10)
+    assert centred.mean(0).abs().max() < 1e-10
+    assert means.mean(0).abs().max() > 1  # the twin: uncentred means are not
+
+
+def test_norm_and_distance_count_learnable_tensors_only():
+    a = {
+        "w": torch.tensor([3.0, 4.0]),
+        "bn.running_var": torch.tensor([100.0]),
+        "bn.num_batches_tracked": torch.tensor(9),
+    }
+    b = {key: torch.zeros_like(value) for key, value in a.items()}
+    assert probe.weight_norm(a) == 5
+    assert probe.distance(a, b) == 5
+
+
+# M11: the barrier
+
+
+def bump(state):
+    """An error with a bump of 10 points in the middle, and ends of 1 and 3."""
+    x = state["x"].item()
+    return 1 + 2 * x + (10 if 0 < x < 1 else 0)
+
+
+def test_barrier_is_measured_from_the_chord():
+    ends = [{"x": torch.tensor(0.0)}, {"x": torch.tensor(1.0)}]
+    line = probe.barrier(*ends, bump)
+    assert line.height == pytest.approx(10)
+    assert line.errors[0] == bump(ends[0])
+    assert line.errors[-1] == bump(ends[1])
+
+
+def test_a_slope_alone_is_no_barrier():
+    line = probe.barrier({"x": torch.tensor(0.0)}, {"x": torch.tensor(1.0)}, lambda s: 5 * s["x"].item())
+    assert line.height == 0
+
+
+def test_the_ends_score_what_their_checkpoints_score(store):
+    from conftest import tiny
+
+    a, b = (store.train(tiny(model="resnet8", seed=seed)) for seed in (0, 1))
+    from wamlib.tables import Evaluator
+
+    evaluator = Evaluator("resnet8", store.dataset(a.config))
+    line = probe.barrier(a.state, b.state, evaluator.error)
+    for run, error in [(a, line.errors[0]), (b, line.errors[-1])]:
+        assert error == pytest.approx(100 - run.record["metrics"]["test"]["accuracy"], abs=1e-9)
+
+
+@pytest.mark.parametrize("alphas", [[0, 0.5], [0.5, 1], [], [0, 1.5, 1], [0, float("nan"), 1]])
+def test_a_barrier_without_both_ends_is_refused(alphas):
+    with pytest.raises(ProbeError, match="both ends"):
+        probe.barrier({"x": torch.tensor(0.0)}, {"x": torch.tensor(1.0)}, bump, alphas)
+
+
+def test_members_that_do_not_match_have_no_line():
+    with pytest.raises(MemberMismatchError):
+        probe.barrier(linear_state(0), linear_state(0, columns=5), lambda state: 0.0)
+
+
+# M12: scale
+
+
+def trained(name, seed=0):
+    """A model of the registry with biases and statistics that are not trivial."""
+    model = models.build(name, 4, 1, (8, 8), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("bias"):
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    recalibrate_batchnorm(model, [torch.randn(64, 1, 8, 8, generator=generator)])
+    return model.double().eval()
+
+
+def outputs(model, state, n=50):
+    scaled = copy.deepcopy(model)
+    scaled.load_state_dict(state)
+    with torch.no_grad():
+        return scaled(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(5)).double())
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "cnn"])
+@pytest.mark.parametrize("factor", [0.01, 0.5, 3.0, 100.0])
+@pytest.mark.parametrize("scope", ["homogeneous", "batchnorm"])
+def test_homogeneous_scale_multiplies_the_logits_and_changes_no_prediction(name, factor, scope):
+    model = trained(name)
+    before = outputs(model, model.state_dict())
+    after = outputs(model, probe.scale(model.state_dict(), factor, scope))
+    depth = sum(isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)) for layer in model.modules())
+    torch.testing.assert_close(after, before * factor**depth, rtol=1e-6, atol=1e-12)
+    assert evaluate.agreement(after, before) == 100
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8"])
+@pytest.mark.parametrize("scope", ["everything", "learnable"])
+def test_other_scopes_do_not_just_multiply_the_logits(name, scope):
+    # The twin: were biases and statistics no matter, these scopes would pass the test above too.
+    model = trained(name)
+    before = outputs(model, model.state_dict())
+    after = outputs(model, probe.scale(model.state_dict(), 0.05, scope))
+    assert not torch.allclose(after / after.norm(), before / before.norm(), atol=0.01)
+
+
+@pytest.mark.parametrize("factor", [0.1, 3.0, 100.0])
+def test_batchnorm_scale_changes_no_prediction_of_a_resnet(factor):
+    model = trained("resnet8")
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eps = 1e-12  # at the usual eps the identity is only approximate for small factors
+    before = outputs(model, model.state_dict())
+    after = outputs(model, probe.scale(model.state_dict(), factor, "batchnorm"))
+    torch.testing.assert_close(after, before * factor, rtol=1e-5, atol=1e-9)
+
+
+def test_variance_is_scaled_by_the_square():
+    state = trained("resnet8").state_dict()
+    scaled = probe.scale(state, 3.0, "batchnorm")
+    torch.testing.assert_close(scaled["bn1.running_mean"], 3 * state["bn1.running_mean"])
+    torch.testing.assert_close(scaled["bn1.running_var"], 9 * state["bn1.running_var"])
+    torch.testing.assert_close(scaled["bn1.weight"], state["bn1.weight"])
+    assert list(scaled) == list(state)
+
+
+def test_everything_scales_counters_too_and_learnable_does_not():
+    state = bn_model().state_dict()
+    everything, learnable = (probe.scale(state, 10, scope) for scope in ("everything", "learnable"))
+    assert everything["1.num_batches_tracked"] == 10 * state["1.num_batches_tracked"]
+    assert learnable["1.num_batches_tracked"] == state["1.num_batches_tracked"]
+    torch.testing.assert_close(everything["1.running_var"], 10 * state["1.running_var"])
+    torch.testing.assert_close(learnable["1.running_var"], state["1.running_var"])
+    torch.testing.assert_close(learnable["0.weight"], 10 * state["0.weight"])
+
+
+def test_overflow_shows_as_infinity():
+    state = {"a.weight": torch.full((2, 2), 1e30), "a.bias": torch.zeros(2)}
+    assert torch.isinf(probe.scale(state, 1e30)["a.weight"]).all()
+
+
+def test_keys_sorted_by_name_are_refused():
+    state = models.build("resnet8", 4, 1, (8, 8), seed=0).state_dict()
+    with pytest.raises(ProbeError, match="order of the forward pass"):
+        probe.scale(dict(sorted(state.items())), 2.0, "batchnorm")
+
+
+@pytest.mark.parametrize(
+    ("factor", "scope", "words"),
+    [
+        (0, "learnable", "factor"),
+        (-1, "learnable", "factor"),
+        (float("nan"), "learnable", "factor"),
+        (2, "all", "'all'"),
+    ],
+)
+def test_bad_arguments_are_refused(factor, scope, words):
+    with pytest.raises(ProbeError, match=words):
+        probe.scale(linear_state(0), factor, scope)
+
+
+def test_homogeneous_is_refused_where_it_is_not_defined():
+    with pytest.raises(ProbeError, match="batchnorm"):
+        probe.scale(bn_model().state_dict(), 2, "homogeneous")
+    layernorm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2)).state_dict()
+    with pytest.raises(ProbeError, match="normalisation"):
+        probe.scale(layernorm, 2, "batchnorm")
