@@ -6,13 +6,26 @@ import sys
 
 import pytest
 
-SMALL = "{dataset: digits, n_train: 100, models: [mlp], n_members: 1, n_replicas: 1, epochs: 2, trunk_epochs: 1, linear_epochs: 1}"
+SMALL = """
+dataset: digits
+n_train: 100
+models: [mlp]
+n_members: 1
+n_replicas: 1
+epochs: 2
+trunk_epochs: 1
+linear_epochs: 1
+"""
 
 
 def wamlib(*words, home):
     environment = {**os.environ, "WAMLIB_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "160"}
     return subprocess.run(
-        [sys.executable, "-m", "wamlib.cli", *map(str, words)], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-m", "wamlib.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
 
 

@@ -45,7 +45,8 @@ def test_round_trip_through_plain_values():
     ("field", "value"),
     [
         ("epochs", 0), ("epochs", 1.5), ("epochs", True), ("batch_size", 0), ("seed", -1), ("n_train", 0),
-        ("peak_lr", float("nan")), ("peak_lr", "fast"), ("momentum", 1.0), ("weight_decay", -0.1), ("label_smoothing", 1.0),
+        ("peak_lr", float("nan")), ("peak_lr", "fast"), ("momentum", 1.0), ("weight_decay", -0.1),
+        ("label_smoothing", 1.0),
         ("schedule", "cos"), ("augment", "rotate"), ("precision", "float16"), ("model", ""), ("dataset", 3),
         ("init_seed", None), ("start", "trunk"), ("threads", 0), ("shuffle_labels", 1),
     ],
@@ -63,7 +64,7 @@ def test_start_fixes_the_weights_to_begin_with():
 
 
 def test_unknown_setting_is_refused_by_name():
-    with pytest.raises(ConfigError, match="'learning_rate'.*peak_lr"):
+    with pytest.raises(ConfigError, match=r"'learning_rate'.*peak_lr"):
         TrainConfig.from_dict({"learning_rate": 0.1})
 
 

@@ -54,7 +54,12 @@ def test_every_source_is_cited_and_every_citation_has_a_source():
 
 
 def commands(text):
-    return [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line[2:]
+        for block in re.findall(r"```console\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 def test_commands_of_the_readme_exist():
@@ -89,7 +94,7 @@ def test_numbers_of_the_readme_are_those_of_the_published_run():
     numbers = json.loads((ROOT / "data" / "results" / "laptop" / "findings.json").read_text())["numbers"]
     assert README.count("<!-- n: ") >= 5
     assert fill(README, numbers) == README, "run `make findings`"
-    assert fill(README, {name: -12345.0 for name in numbers}) != README  # the twin: a typed number would stay
+    assert fill(README, dict.fromkeys(numbers, -12345.0)) != README  # the twin: a typed number would stay
 
 
 def pins(path):
@@ -97,8 +102,12 @@ def pins(path):
     if path.endswith(".lock"):
         return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M))
     entries = yaml.safe_load(text)["dependencies"]
-    flat = [e for e in entries if isinstance(e, str)] + [e for entry in entries if isinstance(entry, dict) for e in entry["pip"]]
-    return {name: version for name, version in (re.match(r"([\w.-]+?)={1,2}([^=]+)$", e).groups() for e in flat if "=" in e and not e.startswith("python="))}
+    flat = [e for e in entries if isinstance(e, str)] + [
+        e for entry in entries if isinstance(entry, dict) for e in entry["pip"]
+    ]
+    return dict(
+        re.match(r"([\w.-]+?)={1,2}([^=]+)$", e).groups() for e in flat if "=" in e and not e.startswith("python=")
+    )
 
 
 def test_conda_environment_and_lock_agree():
@@ -112,7 +121,9 @@ def test_every_direct_dependency_is_in_lock_and_environment():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["book"] + project["optional-dependencies"]["test"]
+    wanted = (
+        project["dependencies"] + project["optional-dependencies"]["book"] + project["optional-dependencies"]["test"]
+    )
     names = {re.match(r"[\w.-]+", entry)[0] for entry in wanted}
     conda = {("torch" if name == "pytorch" else name) for name in pins("environment.yml")}
     assert names <= set(pins("requirements.lock"))
@@ -120,6 +131,10 @@ def test_every_direct_dependency_is_in_lock_and_environment():
 
 
 def test_nothing_large_and_no_data_is_tracked():
-    large = {name: (ROOT / name).stat().st_size for name in TRACKED if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 500_000}
+    large = {
+        name: (ROOT / name).stat().st_size
+        for name in TRACKED
+        if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 500_000
+    }
     assert not large
     assert not [name for name in TRACKED if name.endswith((".safetensors", ".pt", ".gz", ".zip", ".npz"))]

@@ -142,7 +142,7 @@ def test_misfits_are_refused_with_member_and_key(bad, words, merge):
 def test_non_finite_members_are_refused_by_name(value):
     bad = linear_state(1)
     bad["bias"][2] = value
-    with pytest.raises(NonFiniteMemberError, match="'bias'.*member 1"):
+    with pytest.raises(NonFiniteMemberError, match=r"'bias'.*member 1"):
         uniform_soup([linear_state(0), bad])
 
 

@@ -38,7 +38,7 @@ def test_pool_before_relu_is_relu_before_pool():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="'resnet'.*resnet8"):
+    with pytest.raises(ConfigError, match=r"'resnet'.*resnet8"):
         models.build("resnet", 10, 1, (28, 28))
 
 

@@ -25,7 +25,9 @@ COMBINATIONS = with_values(
     grid(model=["mlp", "resnet8"], start=STARTS, replica=[0, 1, 2], n_members=[2, 5],
          combination=["member", "uniform soup", "uniform soup, recalibrated", "logit ensemble"]), "accuracy",
 )  # fmt: skip
-PATH = with_values(grid(model=["mlp"], start=STARTS, replica=[0, 1], alpha=[0.0, 0.5, 1.0], recalibrated=[False]), "error")
+PATH = with_values(
+    grid(model=["mlp"], start=STARTS, replica=[0, 1], alpha=[0.0, 0.5, 1.0], recalibrated=[False]), "error"
+)
 SCALE = with_values(
     grid(model=["mlp"], scope=["learnable"], replica=[0, 1], combination=["member", "uniform soup", "logit ensemble"],
          c=[0.1, 1.0, 10.0]), "accuracy",
@@ -41,7 +43,7 @@ FIGURES = {
     "picture_grid": lambda: plot.picture_grid({"a": np.ones((3, 1, 4, 4)), "b": np.zeros((3, 3, 4, 4))}, NAMES),
     "correlation_matrix": lambda: plot.correlation_matrix(pd.DataFrame(np.eye(3), index=NAMES, columns=NAMES)),
     "decay_trade_off": lambda: plot.decay_trade_off(DECAY),
-    "accuracy_vs_members": lambda: plot.accuracy_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
+    "error_vs_members": lambda: plot.error_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
     "error_along_path": lambda: plot.error_along_path(PATH),
     "scale_curves": lambda: plot.scale_curves(SCALE),
     "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
@@ -71,10 +73,12 @@ def test_quantities_have_units_and_images_no_titles(name):
 
 
 def test_lines_are_means_over_replicas():
-    fig = plot.accuracy_vs_members(COMBINATIONS, ["member"])
+    fig = plot.error_vs_members(COMBINATIONS, ["member"])
     line = fig.axes[0].lines[0]
     rows = COMBINATIONS.query("model == 'mlp' and start == 'shared start' and combination == 'member'")
-    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), rows.groupby("n_members").accuracy.mean())
+    np.testing.assert_allclose(
+        np.asarray(line.get_ydata(), dtype=float), 100 - rows.groupby("n_members").accuracy.mean()
+    )
 
 
 def test_meanings_are_told_apart_without_colour():

@@ -215,5 +215,5 @@ def test_homogeneous_is_refused_where_it_is_not_defined():
     with pytest.raises(ProbeError, match="batchnorm"):
         probe.scale(bn_model().state_dict(), 2, "homogeneous")
     layernorm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2)).state_dict()
-    with pytest.raises(ProbeError, match="normalisation"):
+    with pytest.raises(ProbeError, match="a norm without"):
         probe.scale(layernorm, 2, "batchnorm")

@@ -27,7 +27,10 @@ def test_record_says_all_that_is_needed_to_judge_a_run(store):
     assert set(record["metrics"]) == {"selection", "test"}
     assert record["metrics"]["test"]["accuracy"] > 30
     assert record["split_hash"] == store.dataset(tiny()).split_hash
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or record["versions"]["torch"] == torch.__version__
+    assert (
+        record["versions"]["torch"] == torch.__version__.split("+")[0]
+        or record["versions"]["torch"] == torch.__version__
+    )
     assert {"device", "cpu", "threads", "tf32_cudnn"} <= set(record["machine"])
     assert set(record["code"]) == {"commit", "dirty"}
     assert len(record["history"]) == 2

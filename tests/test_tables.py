@@ -31,7 +31,9 @@ def test_combinations_agree_with_the_parts(pool, dataset):
     evaluator = tables.Evaluator("resnet8", dataset)
     soup = uniform_soup([run.state for run in pool])
     assert table.accuracy[3, "uniform soup"] == pytest.approx(100 - evaluator.error(soup))
-    assert table.accuracy[3, "uniform soup, recalibrated"] == pytest.approx(100 - evaluator.error(soup, recalibrate=True))
+    assert table.accuracy[3, "uniform soup, recalibrated"] == pytest.approx(
+        100 - evaluator.error(soup, recalibrate=True)
+    )
 
 
 def test_a_pool_of_copies_is_one_member_however_combined(pool, dataset):
@@ -73,7 +75,10 @@ def test_scales_at_one_change_nothing_and_coherently_never(pool, dataset):
 def test_without_statistics_everything_is_learnable(store):
     pool = [store.train(tiny(seed=seed)) for seed in (0, 1)]
     table = tables.scales(pool, store.dataset(pool[0].config), [0.5, 1.0], ["everything", "learnable"], n_images=50)
-    halves = [table[table.scope == scope].drop(columns="scope").reset_index(drop=True) for scope in ("everything", "learnable")]
+    halves = [
+        table[table.scope == scope].drop(columns="scope").reset_index(drop=True)
+        for scope in ("everything", "learnable")
+    ]
     pd.testing.assert_frame_equal(*halves)
 
 

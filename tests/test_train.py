@@ -148,7 +148,7 @@ def test_warm_up_climbs_to_the_peak_and_no_further(schedule):
     # The released code's warm-up overshoots: its schedule peaks at twice the rate that was asked for.
     rates = trace(tiny(schedule=schedule, warmup_epochs=1, peak_lr=0.1))
     assert rates[0] == pytest.approx(0.1 / 11)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:10], strict=False))
+    assert rates[:10] == sorted(set(rates[:10]))
     assert max(rates) == pytest.approx(0.1, rel=0.01)
     assert max(rates) <= 0.1 + 1e-12
 

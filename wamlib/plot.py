@@ -12,10 +12,10 @@ import seaborn as sns
 from .stats import mean_interval
 
 __all__ = [
-    "accuracy_vs_members",
     "correlation_matrix",
     "decay_trade_off",
     "error_along_path",
+    "error_vs_members",
     "learning_curves",
     "member_strip",
     "picture_grid",
@@ -175,8 +175,8 @@ def decay_trade_off(table):
 
 
 @_closed
-def accuracy_vs_members(table, combinations):
-    """Draw test accuracy against the number of members; rows are architectures, columns are starts.
+def error_vs_members(table, combinations):
+    """Draw test error on a logarithmic axis against the number of members; rows are architectures, columns starts.
 
     Parameters
     ----------
@@ -185,10 +185,12 @@ def accuracy_vs_members(table, combinations):
     combinations : sequence of str
         Which to draw, in the order of the legend.
     """
-    return _facets(
-        table[table.combination.isin(combinations)], "n_members", "accuracy", "combination", combinations,
-        xlabel="Members", ylabel="Test accuracy (%)",
-    )  # fmt: skip
+    table = table[table.combination.isin(combinations)].assign(error=lambda rows: 100 - rows.accuracy)
+    fig = _facets(table, "n_members", "error", "combination", combinations, xlabel="Members", ylabel="Test error (%)")
+    n_columns = table.start.nunique()
+    for first in range(0, len(fig.axes), n_columns):
+        _log_percent(fig.axes[first : first + n_columns])
+    return fig
 
 
 @_closed
@@ -205,6 +207,8 @@ def error_along_path(table):
     fig = _facets(
         table, "alpha", "error", "line", list(names.values()), xlabel="Mixing weight α", ylabel="Test error (%)"
     )
+    for ax in fig.axes:
+        ax.set_ylim(bottom=0)
     labels = {"uniform soup": "weights as interpolated", "uniform soup, recalibrated": "BatchNorm recalibrated"}
     for text in fig.legends[0].get_texts():
         text.set_text(labels.get(text.get_text(), text.get_text()))
@@ -225,9 +229,12 @@ def scale_curves(table, column="accuracy", ylabel="Test accuracy (%)"):
         Its name and unit.
     """
     order = ["member", "uniform soup", "logit ensemble"]
-    return _facets(
+    fig = _facets(
         table, "c", column, "combination", order, column_by="scope", xlabel="Scale factor c", ylabel=ylabel, log=True
     )
+    for ax in fig.axes:
+        ax.set_ylim(0, 100)
+    return fig
 
 
 @_closed
@@ -237,7 +244,7 @@ def summary(decay, combinations, scale):
     Parameters
     ----------
     decay, combinations, scale : DataFrame
-        As for `decay_trade_off`, `accuracy_vs_members` and `scale_curves`; of the
+        As for `decay_trade_off`, `error_vs_members` and `scale_curves`; of the
         last two, rows of one architecture.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.2), layout="constrained")
@@ -253,9 +260,10 @@ def summary(decay, combinations, scale):
     )
     shown = ["member", "uniform soup, recalibrated", "logit ensemble"]
     widest = combinations[combinations.n_members == combinations.n_members.max()]
+    widest = widest.assign(error=100 - widest.accuracy)
     starts = list(dict.fromkeys(widest.start))
     for index, name in enumerate(shown):
-        rows = _intervals(widest[widest.combination == name], ["start"], "accuracy").set_index("start").loc[starts]
+        rows = _intervals(widest[widest.combination == name], ["start"], "error").set_index("start").loc[starts]
         color, marker, _ = LOOKS[name]
         x = np.arange(len(starts)) + 0.16 * (index - 1)
         label = name.replace("uniform soup, recalibrated", "soup")
@@ -263,11 +271,13 @@ def summary(decay, combinations, scale):
             x, rows["mean"], rows["mean"] - rows.low, color=color, marker=marker, linestyle="", capsize=3, label=label
         )
     axes[1].set_xticks(range(len(starts)), [start.replace(" ", "\n") for start in starts])
-    axes[1].set(title="Average weights or outputs?", ylabel="Test accuracy (%)")
-    axes[1].legend()
+    axes[1].set(title="Average weights or outputs?", ylabel="Test error (%, log axis)")
+    _log_percent([axes[1]])
+    axes[1].legend(loc="upper left")
     for name in ("member", "uniform soup"):
         rows = _intervals(scale[scale.combination == name], ["c"], "accuracy")
         color, marker, dash = LOOKS[name]
+        label = name.replace("uniform ", "")
         axes[2].errorbar(
             rows.c,
             rows["mean"],
@@ -276,7 +286,7 @@ def summary(decay, combinations, scale):
             marker=marker,
             linestyle=dash,
             capsize=3,
-            label=name.replace("uniform ", ""),
+            label=label,
         )
     axes[2].set(
         title="Does size matter?",
@@ -284,6 +294,7 @@ def summary(decay, combinations, scale):
         xlabel="Scale factor c on all learnable weights",
         ylabel="Test accuracy (%)",
     )
+    axes[2].set_ylim(0, 100)
     axes[2].legend()
     return fig
 
@@ -324,6 +335,18 @@ def _facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabe
             ax.set_xticks(sorted(table[x].unique()))
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
     return fig
+
+
+def _log_percent(axes):
+    """Put the error axis that some panels share on a logarithmic scale with plain numbers."""
+    means = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines])
+    means = means[means > 0]  # where an interval reaches below 0, a logarithmic axis cannot show its end
+    low, high = 0.85 * means.min(), min(100, 1.15 * means.max())
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 12, 15, 20, 30, 50, 90) if low <= tick <= high]
+    for ax in axes:
+        ax.set(yscale="log", ylim=(low, high))
+        ax.yaxis.set_minor_locator(plt.NullLocator())
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def _intervals(table, by, column):

@@ -270,7 +270,7 @@ def _scale_by_depth(state, factor):
             by = {"running_mean": activation, "running_var": activation**2}
             activation = 1.0
         elif tensors["weight"].dim() < 2:
-            _refuse(f"layer {layer!r}", "a normalisation without running statistics", "convolution, linear or BatchNorm",
+            _refuse(f"layer {layer!r}", "a norm without running statistics", "convolution, linear or BatchNorm",
                     "Use scope='learnable'; a LayerNorm does not pass scale on.")  # fmt: skip
         else:
             activation *= factor

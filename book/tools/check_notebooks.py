@@ -32,8 +32,21 @@ def main():
     if failed:
         print(f"cannot execute chapters: {', '.join(failed)}", file=sys.stderr)
         return 1
-    command = ["-m", "pytest", "--nbval-lax", "--nbval-current-env", "-n", str(JOBS), "--dist", "loadfile", "-p", "no:cacheprovider"]
-    return subprocess.run([sys.executable, *command, *(str(EXECUTED / path.name) for path in chapters)], cwd=ROOT).returncode
+    command = [
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-n",
+        str(JOBS),
+        "--dist",
+        "loadfile",
+        "-p",
+        "no:cacheprovider",
+    ]
+    return subprocess.run(
+        [sys.executable, *command, *(str(EXECUTED / path.name) for path in chapters)], cwd=ROOT
+    ).returncode
 
 
 if __name__ == "__main__":

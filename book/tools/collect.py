@@ -76,17 +76,16 @@ def numbers(chapters, finished):
 
 
 def provenance(finished):
-    """Return machine, versions and commit of the runs; a list where they differ."""
-    records = [run.record for run in finished]
+    """Return the machines, versions and splits of the runs, each a list of what occurs."""
 
-    def all_of(read):
-        values = [json.loads(text) for text in dict.fromkeys(json.dumps(read(record)) for record in records)]
-        return values[0] if len(values) == 1 else values
+    def distinct(read):
+        return [json.loads(text) for text in dict.fromkeys(json.dumps(read(run.record)) for run in finished)]
 
     return {
-        "machine": all_of(lambda r: {k: r["machine"][k] for k in ("device", "gpu", "cpu", "cores", "system")}),
-        "versions": all_of(lambda r: r["versions"]),
-        "split_hash": all_of(lambda r: r["split_hash"]),
+        "machine": distinct(lambda r: {k: r["machine"][k] for k in ("device", "gpu", "cpu", "cores", "system")}),
+        "versions": distinct(lambda r: r["versions"]),
+        "commit": distinct(lambda r: r["code"]["commit"]),
+        "split_hash": distinct(lambda r: r["split_hash"]),
     }
 
 
@@ -123,19 +122,23 @@ def runs_page(chapters, finished, profile):
         ]
     )  # fmt: skip
     facts = provenance(finished)
+    machines = "; ".join(
+        f"{m['cpu']}, {m['cores']} cores, {m['system']}, device {m['device']}" for m in facts["machine"]
+    )
+    versions = "; ".join(", ".join(f"{name} {v}" for name, v in one.items()) for one in facts["versions"])
     seconds = sum(run.record["seconds"] for run in finished)
-    machine = facts["machine"] if isinstance(facts["machine"], dict) else facts["machine"][0]
     return f"""(runs)=
 # Runs and timings
 
-Generated from the records of the {len(finished)} runs behind this edition (profile *{profile}*), and from the executed chapters.
-Training took {seconds:.0f} seconds, added up over runs of one thread each; {machine["cores"]} run side by side here.
+Generated from the records of the {len(finished)} runs behind this edition (profile *{profile}*), and from the executed
+chapters. Training took {seconds:.0f} seconds, added up over runs of one thread each; as many run side by side as there
+are cores.
 
 | | |
 |---|---|
-| machine | {machine["cpu"]}, {machine["cores"]} cores, {machine["system"]}, device {machine["device"]} |
-| versions | {", ".join(f"{k} {v}" for k, v in (facts["versions"] if isinstance(facts["versions"], dict) else facts["versions"][-1]).items())}, jupyter-book {version("jupyter-book")} |
-| data | {finished[0].config.dataset}, split hash `{str(finished[0].record["split_hash"])[:16]}` |
+| machine | {machines} |
+| versions | {versions}, jupyter-book {version("jupyter-book")} |
+| data | {finished[0].config.dataset}, split hash {", ".join(f"`{h[:16]}`" for h in facts["split_hash"])} |
 
 ## Runs
 

@@ -27,7 +27,8 @@ def main(notebook, output, params=None):
             parameters=overrides,
             cwd=str(notebook.parent),
             progress_bar=False,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no ports, and no warning about them
+            # Unix sockets: no ports, and no warning about them. Their name must be this run's own.
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{os.environ['JUPYTER_RUNTIME_DIR']}/kernel"}}),
         )
     except papermill.PapermillExecutionError as error:
         print(

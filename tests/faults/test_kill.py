@@ -27,7 +27,9 @@ RunStore(sys.argv[1]).train(CONFIG)
 def start(root):
     command = [sys.executable, "-c", SCRIPT, str(root), str(Path(__file__).parent)]
     environment_path = str(Path(__file__).parents[1])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**_environment(), "PYTHONPATH": environment_path})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**_environment(), "PYTHONPATH": environment_path}
+    )
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -66,7 +68,9 @@ def test_a_killed_training_continues_and_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_ends_the_command_line_with_one_line(tmp_path):
     params = tmp_path / "params.yml"
-    params.write_text("{dataset: digits, n_train: 1000, models: [resnet8], n_members: 4, epochs: 40, linear_epochs: 1}\n")
+    params.write_text(
+        "{dataset: digits, n_train: 1000, models: [resnet8], n_members: 4, epochs: 40, linear_epochs: 1}\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "wamlib.cli", "sweep", "--params", str(params)],
         env={**_environment(), "WAMLIB_HOME": str(tmp_path)},
