@@ -85,13 +85,12 @@ def test_python_blocks_of_the_readme_run():
 
 
 def test_numbers_of_the_readme_are_those_of_the_published_run():
-    import json
     import sys
 
     sys.path.insert(0, str(ROOT / "book" / "tools"))
-    from collect import fill
+    from collect import fill, published_numbers
 
-    numbers = json.loads((ROOT / "data" / "results" / "laptop" / "findings.json").read_text())["numbers"]
+    numbers = published_numbers()
     assert README.count("<!-- n: ") >= 5
     assert fill(README, numbers) == README, "run `make findings`"
     assert fill(README, dict.fromkeys(numbers, -12345.0)) != README  # the twin: a typed number would stay

@@ -139,6 +139,17 @@ def test_bfloat16_trains_with_float32_weights(digits):
     assert not torch.equal(state["fc1.weight"], train(tiny(), digits, device="cpu")[0]["fc1.weight"])
 
 
+@pytest.mark.parametrize("name", models.NAMES[:4])
+def test_the_fused_optimizer_takes_the_steps_of_the_plain_one(name, digits, monkeypatch):
+    # Both walk over weights in channels_last layout; a mix-up of layouts would scramble them.
+    config = tiny(model=name, epochs=1)
+    fused, _ = train(config, digits, device="cpu")
+    plain_sgd = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda *args, fused, **kwargs: plain_sgd(*args, foreach=False, **kwargs))
+    plain, _ = train(config, digits, device="cpu")
+    torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
+
+
 def trace(config, n_steps=100, steps_per_epoch=10):
     return [learning_rate(config, step, n_steps, steps_per_epoch) for step in range(n_steps)]
 

@@ -23,7 +23,7 @@ from .config import TrainConfig, home
 from .errors import CheckpointError, RunNotFoundError
 from .train import pick_device, train
 
-__all__ = ["Run", "RunStore"]
+__all__ = ["Run", "RunStore", "describe_machine"]
 
 CHECKPOINT, LOGITS, RECORD, RESUME = "checkpoint.safetensors", "logits.safetensors", "record.json", "resume.safetensors"
 
@@ -150,7 +150,7 @@ class RunStore:
             "history": history,
             "seconds": sum(row["seconds"] for row in history),
             "split_hash": dataset.split_hash,
-            "machine": _machine(device, config.threads),
+            "machine": describe_machine(device, config.threads),
             "versions": _versions(),
             "code": _code(),
             "checkpoint_sha256": _save(state, path / CHECKPOINT),
@@ -227,7 +227,8 @@ def _write_atomically(path, content):
     os.replace(temporary, path)
 
 
-def _machine(device, threads):
+def describe_machine(device, threads):
+    """Return what a record says of the machine: processor, cores, threads, and the flags that decide rounding."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "device": device.type,

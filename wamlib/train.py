@@ -209,7 +209,10 @@ def _load_resume(path, config, model, optimizer):
     except (FileNotFoundError, SafetensorError):
         return []  # none yet, or a damaged one: the first epoch is the last known good state
     model.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model/")})
-    numbers = range(len(optimizer.param_groups[0]["params"]))
-    state = {n: {"momentum_buffer": tensors[f"momentum/{n}"]} for n in numbers if f"momentum/{n}" in tensors}
+    state = {}
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        if f"momentum/{number}" in tensors:
+            # In the parameter's memory layout: the fused optimizer walks both buffers side by side.
+            state[number] = {"momentum_buffer": torch.empty_like(parameter).copy_(tensors[f"momentum/{number}"])}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return json.loads(notes["history"])
