@@ -19,7 +19,7 @@ NAME = "00_quickstart"
 def lab(tmp_path):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy2(ROOT / "jupytext.toml", tmp_path)
-    log = open(tmp_path / "log", "w")
+    log = (tmp_path / "log").open("w")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
     settings = [f"--ServerApp.root_dir={tmp_path}", "--IdentityProvider.token=secret"]
     process = subprocess.Popen([*command, *settings], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)

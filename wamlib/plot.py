@@ -168,7 +168,7 @@ def decay_trade_off(table):
             x, line["mean"], line["mean"] - line.low, color=color, marker=marker, linestyle=dash, capsize=3, label=label
         )
     top.set(ylabel="Correlation with\ncentred class mean", ylim=(-0.35, 1.02))
-    top.legend(title="row compared with", loc="center right")
+    top.legend(title="row compared with the mean of", loc="center left", bbox_to_anchor=(0, 0.42))
     bottom.set(ylabel="Test accuracy (%)", xlabel="Weight decay")
     bottom.set_xticks(range(len(decays)), [f"{decay:g}" for decay in decays])
     return fig
@@ -208,7 +208,7 @@ def error_along_path(table):
         table, "alpha", "error", "line", list(names.values()), xlabel="Mixing weight α", ylabel="Test error (%)"
     )
     for ax in fig.axes:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, min(100, ax.get_ylim()[1]))
     labels = {"uniform soup": "weights as interpolated", "uniform soup, recalibrated": "BatchNorm recalibrated"}
     for text in fig.legends[0].get_texts():
         text.set_text(labels.get(text.get_text(), text.get_text()))

@@ -1,7 +1,7 @@
 """Execute every chapter at the smoke profile with papermill, then run each again with nbval.
 
-The second run must print the tables that the first one printed (cells marked
-``# NBVAL_CHECK_OUTPUT``): the chapters are deterministic, and a fresh kernel can run them.
+The second run must print the tables that the first one printed (cells tagged
+``nbval-check-output``): the chapters are deterministic, and a fresh kernel can run them.
 """
 
 import os
