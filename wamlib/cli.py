@@ -40,7 +40,11 @@ def sweep(
     from . import sweeps
 
     settings = _read_params(params)
-    runs = sweeps.run(sweeps.book(**settings), device=device)
+    try:
+        runs = sweeps.run(sweeps.book(**settings), device=device)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Finished runs are kept; the same command continues.", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"{len(runs)} runs are in the store.")
 
 
@@ -86,15 +90,8 @@ def main():
     try:
         app()
     except WamlibError as error:
-        sys.exit(_complain(error))
-    except KeyboardInterrupt:
-        print("Interrupted. Finished runs are kept; the same command continues.", file=sys.stderr)
-        sys.exit(130)
-
-
-def _complain(error):
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return 2
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
