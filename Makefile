@@ -119,4 +119,5 @@ $(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(PARAMS) $(SW
 $(HTML): $(EXECUTED) $(PAGES) | $(READY)
 	@$(PYTHON) book/tools/collect.py --profile $(PROFILE)
 	@$(BIN)/jupyter-book build book -W --keep-going -q
+	@$(PYTHON) book/tools/check_html.py
 	@touch $@

@@ -64,7 +64,8 @@ def test_fitted_temperature_undoes_a_scale():
     logits = torch.randn(4000, 5, generator=generator).double() * 2
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]  # calibrated by construction
     assert evaluate.fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
-    assert evaluate.fit_temperature(100 * logits, labels) == pytest.approx(100, rel=0.05)
+    for factor in (1e-9, 100, 1e12):
+        assert evaluate.fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.05)
 
 
 def test_training_mode_does_not_leak_into_logits():

@@ -84,3 +84,32 @@ def test_merging_needs_neither_torchvision_nor_matplotlib():
 
 def test_drawing_needs_no_torch():
     assert "torch" not in loaded_by("import wamlib.plot")
+
+
+def unseeded(source):
+    """Return calls that would draw from, or set, a generator that everybody shares, or hash with a salt."""
+    found, forked = [], set()
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item) for item in node.items):
+            forked |= set(ast.walk(node))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node not in forked:
+            name = ast.unparse(node.func)
+            drawing = name in ("torch.rand", "torch.randn", "torch.randint", "torch.randperm", "torch.multinomial")
+            if name in ("hash", "torch.manual_seed", "torch.seed") or name.startswith(("np.random.", "random.")):
+                found.append(name)
+            if drawing and "generator" not in [keyword.arg for keyword in node.keywords]:
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_randomness_enters_by_a_seed_or_a_generator(path):
+    assert unseeded(path.read_text()) == []
+
+
+def test_unseeded_randomness_would_be_seen():
+    bad = "torch.manual_seed(0); hash('x'); np.random.rand(); torch.randperm(5)"
+    assert unseeded(bad) == ["torch.manual_seed", "hash", "np.random.rand", "torch.randperm"]
+    assert unseeded("torch.randperm(5, generator=g)") == []

@@ -146,9 +146,12 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    logits = logits.double()
-    best = minimize_scalar(lambda t: nll(logits / 10**t, labels), bounds=(-3, 3), method="bounded")
-    return float(10**best.x)
+    spread = float(
+        logits.double().std().clamp_min(1e-30)
+    )  # searched relative to it, so that any scale of logits will do
+    unit = logits.double() / spread
+    best = minimize_scalar(lambda t: nll(unit / 10**t, labels), bounds=(-3, 3), method="bounded")
+    return spread * float(10**best.x)
 
 
 def metrics(logits, labels):

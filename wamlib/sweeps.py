@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -192,7 +193,14 @@ def _local_pool(missing, device):
     )
     workers = max(1, _cores() // max(config.threads for config in missing)) if on_cpu else 1
     # "spawn": a fork of a process that has used torch's threads, or CUDA, can hang.
-    return ProcessPoolExecutor(min(workers, len(missing)), mp_context=multiprocessing.get_context("spawn"))
+    # Ctrl-C in a terminal reaches the workers too: they end at once and without a traceback,
+    # and the epochs they have finished are kept.
+    return ProcessPoolExecutor(
+        min(workers, len(missing)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def _cores():
@@ -230,8 +238,12 @@ def _train_missing(missing, store, executor, device, n_all):
                     failures.append((config, f"{type(error).__name__}: {error}"))
                 bar.update()
     except BaseException:
-        for future in futures:
-            future.cancel()
+        if isinstance(executor, ProcessPoolExecutor):
+            # Not future by future: its own thread trips over those when workers die at the same time.
+            executor.shutdown(wait=False, cancel_futures=True)
+        else:
+            for future in futures:
+                future.cancel()
         raise
     finally:
         bar.close()
