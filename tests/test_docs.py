@@ -93,7 +93,7 @@ def test_numbers_of_the_readme_are_those_of_the_published_run():
     numbers = published_numbers()
     assert README.count("<!-- n: ") >= 5
     assert fill(README, numbers) == README, "run `make findings`"
-    assert fill(README, dict.fromkeys(numbers, -12345.0)) != README  # the twin: a typed number would stay
+    assert fill(README, dict.fromkeys(numbers, -12345)) != README  # the twin: a typed number would stay
 
 
 def pins(path):
