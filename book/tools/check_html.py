@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 BUILT = Path(__file__).parents[1] / "_build" / "html"
+# Roles and substitutions that were not resolved, and numbers that are none.
+RAW = re.compile(r"\{(glue:?\w*|term|ref|numref|eq|cite|doc|py:\w+)\}|\{\{|\bnan\b")
 
 
 class Page(HTMLParser):
@@ -31,8 +33,8 @@ class Page(HTMLParser):
         self.code -= tag in ("code", "pre", "script", "style")
 
     def handle_data(self, text):
-        if not self.code and (role := re.search(r"\{(glue:?\w*|term|ref|numref|eq|cite|doc|py:\w+)\}|\{\{|\bnan\b", text)):
-            self.problems.append(f"shows {role[0]!r} in {text.strip()[:60]!r}")
+        if not self.code and (raw := RAW.search(text)):
+            self.problems.append(f"shows {raw[0]!r} in {text.strip()[:60]!r}")
         if "Traceback (most recent call last)" in text:
             self.problems.append("shows a traceback")
 
