@@ -64,6 +64,13 @@ def test_parameters_have_the_same_defaults_everywhere(name):
             assert value == (list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]), key
 
 
+def test_a_sweep_knows_every_parameter_and_no_other():
+    known = set().union(*(parameters(text) for text in TEXTS.values()))
+    deciding = set(inspect.signature(sweeps.book).parameters) - {"others"}
+    assert known - deciding == sweeps.CHAPTER_ONLY
+    assert deciding <= known
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yml")), ids=lambda path: path.stem)
 def test_profiles_set_only_parameters_that_exist(path):
     known = set().union(*(parameters(text) for text in TEXTS.values()))

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny
 
 from wamlib import evaluate, sweeps, tables
+from wamlib.errors import ProbeError
 from wamlib.merge import uniform_soup
 
 
@@ -34,6 +35,12 @@ def test_combinations_agree_with_the_parts(pool, dataset):
     assert table.accuracy[3, "uniform soup, recalibrated"] == pytest.approx(
         100 - evaluator.error(soup, recalibrate=True)
     )
+
+
+@pytest.mark.parametrize("sizes", [(4,), (2, 9), (0,), (-1, 2)])
+def test_a_soup_is_never_smaller_than_asked_for(pool, dataset, sizes):
+    with pytest.raises(ProbeError, match="1 to 3"):
+        tables.combinations(pool, dataset, sizes)
 
 
 def test_a_pool_of_copies_is_one_member_however_combined(pool, dataset):

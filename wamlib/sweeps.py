@@ -1,5 +1,6 @@
 """Sweeps: lists of configs, and training of those that are missing."""
 
+import inspect
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,8 @@ RECIPES = {
     "cnn": {"peak_lr": 0.05},
     "resnet8": {"peak_lr": 0.1},
 }
+# Parameters of chapters that do not decide which runs there are.
+CHAPTER_ONLY = {"profile", "sizes", "alphas", "factors", "n_scaled", "n_images"}
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -125,13 +128,28 @@ def book(
     epochs=4,
     trunk_epochs=2,
     linear_epochs=10,
-    **_,
+    **others,
 ):
     """Return every config that the chapters of the book use.
 
     The defaults are those of the chapters' parameter cells: the laptop profile.
-    Parameters that do not decide about training are accepted and ignored.
+    Chapters have further parameters, which do not decide about training; they are
+    accepted, so that a profile in params/ serves both.
+
+    Raises
+    ------
+    ConfigError
+        If a name is no parameter of any chapter.
     """
+    if unknown := sorted(set(others) - CHAPTER_ONLY):
+        known = sorted({*inspect.signature(book).parameters, *CHAPTER_ONLY} - {"others"})
+        raise ConfigError(
+            "cannot read the parameters of a sweep",
+            item=f"name {unknown[0]!r}",
+            got="a name that no chapter has",
+            wanted=f"one of {', '.join(known)}",
+            fix="Correct the name, or remove it.",
+        )
     common = {"dataset": dataset, "n_train": n_train, "n_members": n_members}
     deep = pools(models, n_replicas=n_replicas, epochs=epochs, trunk_epochs=trunk_epochs, **common)
     linear = linear_members(epochs=linear_epochs, **common)

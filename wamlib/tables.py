@@ -8,6 +8,7 @@ import torch
 
 from . import ensemble, evaluate, models, probe
 from .config import home
+from .errors import ProbeError
 from .merge import greedy_soup, recalibrate_batchnorm, uniform_soup
 from .stats import permutation_p
 
@@ -83,7 +84,20 @@ def combinations(pool, dataset, sizes=(2, 3, 5)):
         test metrics of `wamlib.evaluate.metrics`. A "member" row is the mean over
         the N members of each metric. BatchNorm is recalibrated in the greedy soup and
         in its selection; the uniform soup is in the table with and without.
+
+    Raises
+    ------
+    ProbeError
+        If a size is larger than the pool: never a smaller soup in silence.
     """
+    if not 1 <= min(sizes) <= max(sizes) <= len(pool):
+        raise ProbeError(
+            "cannot combine members",
+            item="sizes",
+            got=f"{list(sizes)}",
+            wanted=f"numbers from 1 to {len(pool)}, the members of the pool",
+            fix="Train more members, or ask for smaller combinations.",
+        )
     evaluator = Evaluator(pool[0].config.model, dataset)
     labels, device = dataset.test.labels, dataset.test.images.device
     recalibrate = evaluator.has_batchnorm
