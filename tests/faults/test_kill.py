@@ -66,6 +66,8 @@ def test_ctrl_c_ends_the_command_line_with_one_line(tmp_path):
     params.write_text(
         "{dataset: digits, n_train: 1000, models: [resnet8], n_members: 4, epochs: 40, linear_epochs: 1}\n"
     )
+    # A shell starts what it puts in the background with SIGINT ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "wamlib.cli", "sweep", "--params", str(params)],
         env={**os.environ, "WAMLIB_HOME": str(tmp_path)},
@@ -73,6 +75,7 @@ def test_ctrl_c_ends_the_command_line_with_one_line(tmp_path):
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/*/record.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
