@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .errors import ProbeError
-from .merge import interpolate
+from .merge import interpolate, is_learnable
 
 __all__ = [
     "SCOPES",
@@ -21,7 +21,6 @@ __all__ = [
     "weight_norm",
 ]
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SCOPES = ("everything", "learnable", "homogeneous", "batchnorm")
 
 
@@ -280,7 +279,7 @@ def _scale_by_depth(state, factor):
 
 
 def _learnable(state):
-    return [key for key in state if key.rpartition(".")[2] not in STATISTICS]
+    return [key for key in state if is_learnable(key)]
 
 
 def _refuse(item, got, wanted, fix):

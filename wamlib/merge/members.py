@@ -1,0 +1,165 @@
+"""What makes state dicts members of one pool: their keys, shapes, dtypes, ties and finiteness."""
+
+import warnings
+
+import torch
+
+from ..errors import MemberMismatchError, MergeError, NonFiniteMemberError
+
+__all__ = ["STATISTICS", "check_members", "is_learnable", "strip_prefixes", "tied_keys"]
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def is_learnable(key):
+    """Return whether a key of a state dict names a learnable tensor, not a running statistic of BatchNorm.
+
+    A state dict does not say what is a parameter and what is a buffer; the names of
+    BatchNorm's buffers are the only ones known to need other treatment.
+    """
+    return key.rpartition(".")[2] not in STATISTICS
+
+
+def strip_prefixes(state):
+    """Remove the prefixes that wrappers put before every key.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+
+    Returns
+    -------
+    dict of str to Tensor
+        The same tensors; ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile)
+        are gone if every key had them. The same object if there was nothing to strip.
+
+    Warns
+    -----
+    UserWarning
+        A notice that says what was stripped.
+    """
+    stripped = ""
+    while state and any(all(key.startswith(prefix) for key in state) for prefix in PREFIXES):
+        prefix = next(prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state))
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+        stripped += prefix
+    if stripped:
+        warnings.warn(f"stripped the prefix {stripped!r} from every key of a member", stacklevel=2)
+    return state
+
+
+def prepared(members):
+    """Return the members as a list, prefixes stripped and checked."""
+    members = [strip_prefixes(member) for member in members]
+    check_members(members)
+    return members
+
+
+def tied_keys(members):
+    """Map each key that shares its memory with an earlier key, in any member, to that key.
+
+    Raises
+    ------
+    MemberMismatchError
+        If the two tensors are tied in one member and differ in another.
+    """
+    first_of = {}
+    for member in members:
+        seen = {}
+        for key in members[0]:
+            tensor = member[key]
+            if tensor.numel():
+                place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+                first = seen.setdefault(place, key)
+                if first != key:
+                    first_of.setdefault(key, first)
+    for key, first in first_of.items():
+        for index, member in enumerate(members):
+            if not torch.equal(member[key], member[first]):
+                raise MemberMismatchError(
+                    f"cannot merge {key!r}",
+                    item=f"member {index}",
+                    got=f"values that differ from those of {first!r}",
+                    wanted="equal ones, because another member ties the two",
+                    fix="Members must share the architecture, its tied weights included.",
+                )
+    return first_of
+
+
+def merge_by_key(members, merge):
+    """Return ``{key: merge(key)}``; each tied tensor is merged once and stays tied."""
+    tied, merged = tied_keys(members), {}
+    for key in members[0]:
+        merged[key] = merged[tied[key]] if key in tied else merge(key)
+    return merged
+
+
+def check_members(members):
+    """Refuse members that cannot be averaged with each other.
+
+    Raises
+    ------
+    MergeError, MemberMismatchError, NonFiniteMemberError
+        As `uniform_soup`.
+    """
+    if not members:
+        raise MergeError(
+            "cannot merge", item="the list of members", got="no member", wanted="at least one",
+            fix="Pass the state dicts of the members.",
+        )  # fmt: skip
+    for index, member in enumerate(members):
+        check_layout(member, members[0], f"member {index}", "member 0")
+        check_finite(member, f"member {index}")
+
+
+def check_finite(member, item):
+    """Refuse a member that holds NaN or infinity."""
+    for key, tensor in member.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
+            refuse_non_finite(key, item, int((~torch.isfinite(tensor)).sum()))
+
+
+def check_layout(member, first, item, reference):
+    """Refuse a member whose keys, shapes or dtypes differ from those of the first.
+
+    Parameters
+    ----------
+    member, first : dict
+        From keys to anything with a ``shape`` and a ``dtype``.
+    item, reference : str
+        What to call the two in the message.
+    """
+    differ = sorted(first.keys() ^ member.keys())
+    if differ:
+        which = "lacks" if differ[0] in first else f"has, and {reference} lacks,"
+        raise MemberMismatchError(
+            "cannot merge",
+            item=item,
+            got=f"{len(differ)} key(s) that differ from those of {reference}: it {which} {differ[0]!r}",
+            wanted="the same keys in every member",
+            fix="Were they built from the same model and number of classes?",
+        )
+    for key, tensor in member.items():
+        for what in ("shape", "dtype"):
+            got, wanted = getattr(tensor, what), getattr(first[key], what)
+            if got != wanted:
+                got, wanted = (tuple(x) if what == "shape" else x for x in (got, wanted))
+                raise MemberMismatchError(
+                    f"cannot merge {key!r}",
+                    item=item,
+                    got=f"{what} {got}",
+                    wanted=f"{wanted}, as in {reference}",
+                    fix="Members must share the architecture, its width and the dtype.",
+                )
+
+
+def refuse_non_finite(key, item, n_values):
+    """Raise the error for a member with NaN or infinity."""
+    raise NonFiniteMemberError(
+        f"cannot merge {key!r}",
+        item=item,
+        got=f"{n_values} value(s) that are NaN or infinite",
+        wanted="finite weights",
+        fix="Leave this member out, or train it again with a lower learning rate.",
+    )

@@ -1,0 +1,190 @@
+"""Soups: averages of the weights of several members."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import MergeError
+from .members import merge_by_key, prepared
+
+__all__ = ["Soup", "greedy_soup", "interpolate", "uniform_soup"]
+
+
+def uniform_soup(members, weights=None):
+    """Average the weights of several members.
+
+    .. math:: \\theta = \\sum_i w_i \\theta_i \\big/ \\sum_i w_i
+
+    Sums in float64 and rounds once, so that the order of the members does not
+    matter beyond rounding, copies of one model average to that model exactly, and
+    a weight of 1 beside zeros gives that member exactly.
+
+    Parameters
+    ----------
+    members : sequence of dict of str to Tensor
+        State dicts with the same keys and, per key, the same shape and dtype. At least one.
+    weights : sequence of float, or None
+        One finite number per member, of any sign, with a sum that is not zero;
+        None means equal shares.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The soup, each tensor in the dtype and on the device of the first member's.
+        Integer and boolean tensors (step counters) are copied from the first member;
+        tensors that share memory are merged once and share it again; a ``module.`` or
+        ``_orig_mod.`` before every key is stripped, with a notice.
+        BatchNorm statistics are averaged like weights; they are *not* those of the
+        soup's own activations, see `recalibrate_batchnorm`.
+
+    Raises
+    ------
+    MergeError
+        If there is no member, or the weights are unusable.
+    MemberMismatchError
+        If keys, shapes, dtypes or tied tensors differ; the message names the member and the key.
+    NonFiniteMemberError
+        If a member holds NaN or infinity; the message names the member and the key.
+
+    References
+    ----------
+    Wortsman et al. (2022), Model soups, Section 2. https://arxiv.org/abs/2203.05482
+    """
+    members = prepared(members)
+    shares = check_weights(weights, len(members))
+    total = math.fsum(shares)
+
+    def mean(key):
+        first = members[0][key]
+        if not (first.is_floating_point() or first.is_complex()):
+            return first.clone()
+        return cast(weighted_sum([member[key] for member in members], shares).div_(total), first)
+
+    return merge_by_key(members, mean)
+
+
+def weighted_sum(tensors, shares):
+    """Return ``sum(share * tensor)`` in float64; on MPS, which has no float64, on the CPU."""
+    first = tensors[0]
+    wide = torch.complex128 if first.is_complex() else torch.float64
+    where = torch.device("cpu") if first.device.type == "mps" else first.device
+    total = torch.zeros(first.shape, dtype=wide, device=where)
+    for tensor, share in zip(tensors, shares, strict=True):
+        total.add_(tensor.detach().to(where, wide), alpha=share)
+    return total
+
+
+def cast(wide, like):
+    """Round once, to the dtype and device of a member's tensor."""
+    return wide.to(like.device, like.dtype)
+
+
+def interpolate(a, b, alpha):
+    """Return the point ``(1 - alpha) a + alpha b`` on the line between two members.
+
+    Parameters
+    ----------
+    a, b : dict of str to Tensor
+        State dicts that match as for `uniform_soup`.
+    alpha : float
+        0 gives ``a`` and 1 gives ``b``, both exactly; outside [0, 1] extrapolates.
+
+    Returns
+    -------
+    dict of str to Tensor
+
+    References
+    ----------
+    Frankle et al. (2020), Linear Mode Connectivity, Section 2. https://arxiv.org/abs/1912.05671
+    """
+    return uniform_soup([a, b], weights=[1 - alpha, alpha])
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A greedy soup and how it came about.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        The soup's weights.
+    accepted : list of int
+        Indices of the members in it, in the order in which they were accepted.
+    scores : list of float
+        Held-out score of each member on its own, in the order of the members.
+    score : float
+        Held-out score of the soup.
+    """
+
+    state: dict
+    accepted: list[int]
+    scores: list[float]
+    score: float
+
+
+def greedy_soup(members, score):
+    """Add members to a soup, best first, as long as the held-out score does not fall.
+
+    Parameters
+    ----------
+    members : sequence of dict of str to Tensor
+        State dicts that match as for `uniform_soup`.
+    score : callable
+        Takes a state dict and returns a number, higher is better, measured on the
+        *selection* split: neither training nor test images.
+
+    Returns
+    -------
+    Soup
+        Its weights are the uniform soup of the accepted members.
+
+    Raises
+    ------
+    MergeError
+        If a score is NaN; and as `uniform_soup`.
+
+    References
+    ----------
+    Wortsman et al. (2022), Model soups, Recipe 1. https://arxiv.org/abs/2203.05482
+    """
+    members = prepared(members)
+    scores = [_checked_score(score(member), index) for index, member in enumerate(members)]
+    # sorted() is stable: of two equal members the earlier one goes first.
+    first, *rest = sorted(range(len(members)), key=lambda index: -scores[index])
+    accepted, state, best = [first], uniform_soup([members[first]]), scores[first]
+    for index in rest:
+        candidate = uniform_soup([members[i] for i in [*accepted, index]])
+        reached = _checked_score(score(candidate), index)
+        if reached >= best:
+            accepted, state, best = [*accepted, index], candidate, reached
+    return Soup(state, accepted, scores, best)
+
+
+def check_weights(weights, n_members):
+    if weights is None:
+        return [1.0] * n_members
+    weights = [float(weight) for weight in weights]
+    problem = None
+    if len(weights) != n_members:
+        problem = (f"{len(weights)} weights", f"{n_members}, one per member")
+    elif not all(math.isfinite(weight) for weight in weights):
+        problem = (f"{weights}", "finite numbers")
+    elif abs(math.fsum(weights)) < 1e-12 * math.fsum(abs(weight) for weight in weights) or not any(weights):
+        problem = (f"{weights}, whose sum is 0", "a sum that is not 0")
+    if problem:
+        raise MergeError("cannot merge", item="weights", got=problem[0], wanted=problem[1], fix="Correct the weights.")
+    return weights
+
+
+def _checked_score(value, index):
+    value = float(value)
+    if math.isnan(value):
+        raise MergeError(
+            "cannot make a greedy soup",
+            item=f"the score when member {index} was tried",
+            got="NaN",
+            wanted="a number, higher is better",
+            fix="Check the score function; an empty selection split gives NaN.",
+        )
+    return value
