@@ -1,14 +1,13 @@
 """Tidy tables: one function per question that a chapter asks of a pool of members."""
 
-from .combinations import combinations
+from .between import pairs, path
+from .combining import combinations
 from .evaluator import Evaluator
-from .pairs import pairs, path
 from .pools import over, save
-from .scales import scales
+from .scaling import scales
 from .templates import template_matches
 
 __all__ = [
-    "N_RECALIBRATION",
     "Evaluator",
     "combinations",
     "over",
