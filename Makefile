@@ -29,7 +29,7 @@ ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapter starts first, so that nothing waits for it in the end.
 CHAPTERS := $(filter 30_%,$(ALL)) $(filter-out 30_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
-PACKAGE := $(wildcard wamlib/*.py wamlib/data/*.py wamlib/*.mplstyle)
+PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
 HTML := book/_build/html/index.html
 SWEPT := data/runs/.swept-$(PROFILE)

@@ -35,6 +35,14 @@ SCALE = with_values(
 DECAY = grid(weight_decay=[0.0, 0.1], seed=[0, 1, 2]).assign(own=0.5, null=0.0, accuracy=80.0)
 HISTORY = with_values(grid(model=["mlp", "cnn"], epoch=[1, 2, 3], seed=[0, 1]), "accuracy")
 MEMBERS = with_values(grid(model=["mlp", "cnn"], start=STARTS, seed=[0, 1, 2]), "accuracy")
+LINES = grid(model=["mlp", "resnet8"], replica=[0, 1], matching=["none", "weights"], repair=["none", "REPAIR"],
+             alpha=[0.0, 0.5, 1.0], depth=[1])  # fmt: skip
+LINES = with_values(with_values(LINES, "error"), "spread")
+WIDTHS = with_values(grid(model=["mlp"], width=[0.5, 1, 2], replica=[0, 1], line=["naive", "matched"]), "barrier")
+MERGES = grid(model=["mlp", "cnn"], start=STARTS, merge=["TIES", "Fisher"]).assign(mean=0.5, low=-0.5, high=1.5)
+IMAGES = with_values(
+    grid(replica=[0, 1], images=[0, 100, 1000], order=["shuffled", "by class"], tool=["wamlib", "torch"]), "error"
+)
 NAMES = ["cat", "dog", "cow"]
 
 FIGURES = {
@@ -46,6 +54,11 @@ FIGURES = {
     "error_vs_members": lambda: plot.error_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
     "error_along_path": lambda: plot.error_along_path(PATH),
     "scale_curves": lambda: plot.scale_curves(SCALE),
+    "alignment_paths": lambda: plot.alignment_paths(LINES),
+    "spread_by_depth": lambda: plot.spread_by_depth(LINES),
+    "barrier_vs_width": lambda: plot.barrier_vs_width(WIDTHS),
+    "merge_differences": lambda: plot.merge_differences(MERGES),
+    "recalibration_curves": lambda: plot.recalibration_curves(IMAGES),
     "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
 }
 
@@ -68,7 +81,7 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
 def test_quantities_have_units_and_images_no_titles(name):
     fig = FIGURES[name]()
     labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
-    assert "(%)" in labels
+    assert any(unit in labels for unit in ("(%)", "(points)", "Points against", "members = 1"))
     assert fig.get_suptitle() == ""
 
 
@@ -82,5 +95,5 @@ def test_lines_are_means_over_replicas():
 
 
 def test_meanings_are_told_apart_without_colour():
-    looks = [(marker, str(dash)) for _, marker, dash in plot.LOOKS.values()]
+    looks = [(marker, str(dash)) for _, marker, dash in plot.style.LOOKS.values()]
     assert len(set(looks)) == len(looks)

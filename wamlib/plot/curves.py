@@ -1,0 +1,68 @@
+"""Figures of error against members, along a line, and against scale."""
+
+from .style import closed, facets, log_percent
+
+__all__ = ["error_along_path", "error_vs_members", "scale_curves"]
+
+
+@closed
+def error_vs_members(table, combinations):
+    """Draw test error on a logarithmic axis against the number of members; rows are architectures, columns starts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, start, replica, n_members, combination, accuracy (percent).
+    combinations : sequence of str
+        Which to draw, in the order of the legend.
+    """
+    table = table[table.combination.isin(combinations)].assign(error=lambda rows: 100 - rows.accuracy)
+    fig = facets(table, "n_members", "error", "combination", combinations, xlabel="Members", ylabel="Test error (%)")
+    n_columns = table.start.nunique()
+    for first in range(0, len(fig.axes), n_columns):
+        log_percent(fig.axes[first : first + n_columns])
+    return fig
+
+
+@closed
+def error_along_path(table):
+    """Draw test error along the line between two members; rows are architectures, columns are starts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, start, replica, alpha, error (percent), recalibrated (bool).
+    """
+    names = {False: "uniform soup", True: "uniform soup, recalibrated"}
+    table = table.assign(line=table.recalibrated.map(names))
+    fig = facets(
+        table, "alpha", "error", "line", list(names.values()), xlabel="Mixing weight α", ylabel="Test error (%)"
+    )
+    for ax in fig.axes:
+        ax.set_ylim(0, min(100, ax.get_ylim()[1]))
+    labels = {"uniform soup": "weights as interpolated", "uniform soup, recalibrated": "BatchNorm recalibrated"}
+    for text in fig.legends[0].get_texts():
+        text.set_text(labels.get(text.get_text(), text.get_text()))
+    return fig
+
+
+@closed
+def scale_curves(table, column="accuracy", ylabel="Test accuracy (%)"):
+    """Draw a quantity against the scale factor c; rows are architectures, columns are scopes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, scope, replica, combination, c, and ``column``.
+    column : str
+        What to draw; rows where it is NaN are drawn as gaps.
+    ylabel : str
+        Its name and unit.
+    """
+    order = ["member", "uniform soup", "logit ensemble"]
+    fig = facets(
+        table, "c", column, "combination", order, column_by="scope", xlabel="Scale factor c", ylabel=ylabel, log=True
+    )
+    for ax in fig.axes:
+        ax.set_ylim(0, 100)
+    return fig
