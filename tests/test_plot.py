@@ -81,7 +81,7 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
 def test_quantities_have_units_and_images_no_titles(name):
     fig = FIGURES[name]()
     labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
-    assert any(unit in labels for unit in ("(%)", "(points)", "Points against", "members = 1"))
+    assert any(unit in labels for unit in ("(%)", "(%,", "(points)", "Points against", "members = 1"))
     assert fig.get_suptitle() == ""
 
 
