@@ -81,7 +81,8 @@ def ties(base, members, density, scale=1.0, scope="global"):
         What the share is taken of: all learnable entries of a member together, as in
         the paper and its code, or each tensor on its own, as mergekit and peft do.
         It also decides the sign where the sum is exactly 0 although entries are
-        not: the most frequent sign of all elected ones ("global"), or plus ("tensor").
+        not: the most frequent sign of all elected ones, or minus if none is ("global"),
+        or plus ("tensor").
 
     Returns
     -------
@@ -101,8 +102,8 @@ def ties(base, members, density, scale=1.0, scope="global"):
     check_scale(scale)
     check_density(density, lowest=0)
     check_scope(scope)
-    keys = delta_keys(members)
-    if scope == "global":
+    keys = delta_keys([*members, base])
+    if scope == "global" and keys:
         whole = [_threshold(torch.cat([delta(m[key], base[key]).flatten() for key in keys]), density) for m in members]
         thresholds = dict.fromkeys(keys, whole)
     else:
@@ -118,8 +119,9 @@ def ties(base, members, density, scale=1.0, scope="global"):
 
     undecided, elected = {}, {}
     merged = merge_deltas(base, members, merge)
-    if scope == "global" and sum(elected.values()) < 0:
-        merged |= {key: merge(key, tie_sign=-1) for key, count in list(undecided.items()) if count}
+    if scope == "global" and sum(elected.values()) <= 0:
+        for key in [key for key, count in undecided.items() if count]:
+            merged[key].copy_(merge(key, tie_sign=-1))  # in place: what is tied to it changes with it
     return merged
 
 

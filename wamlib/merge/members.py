@@ -64,7 +64,7 @@ def tied_keys(members):
     MemberMismatchError
         If the two tensors are tied in one member and differ in another.
     """
-    first_of = {}
+    pairs = {}
     for member in members:
         seen = {}
         for key in members[0]:
@@ -73,8 +73,8 @@ def tied_keys(members):
                 place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
                 first = seen.setdefault(place, key)
                 if first != key:
-                    first_of.setdefault(key, first)
-    for key, first in first_of.items():
+                    pairs[key, first] = None
+    for key, first in pairs:
         for index, member in enumerate(members):
             if not torch.equal(member[key], member[first]):
                 raise MemberMismatchError(
@@ -84,7 +84,7 @@ def tied_keys(members):
                     wanted="equal ones, because another member ties the two",
                     fix="Members must share the architecture, its tied weights included.",
                 )
-    return first_of
+    return dict(reversed(pairs))
 
 
 def merge_by_key(members, merge):

@@ -17,8 +17,8 @@ def uniform_soup(members, weights=None):
     .. math:: \\theta = \\sum_i w_i \\theta_i \\big/ \\sum_i w_i
 
     Sums in float64 and rounds once, so that the order of the members does not
-    matter beyond rounding, copies of one model average to that model exactly, and
-    a weight of 1 beside zeros gives that member exactly.
+    matter beyond rounding, copies of one model average to that model exactly (float64
+    ones to rounding), and a weight of 1 beside zeros gives that member exactly.
 
     Parameters
     ----------
