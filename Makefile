@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench findings lock clean
+.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench fidelity findings lock clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -81,7 +81,12 @@ unit: $(READY) | lint ## Tests of the package (2 min)
 notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
 	$(PYTHON) book/tools/check_notebooks.py
 
-bench: $(READY) data ## Speed, side by side with peers; writes benchmarks/results/ (20 min)
+fidelity: book/_build/.fidelity ## Compare every merge with timm, torch, mergekit and peft; writes benchmarks/results/ (1 min)
+	$(PYTHON) benchmarks/fidelity.py
+
+bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; writes benchmarks/results/ (20 min)
+	$(PYTHON) benchmarks/merging.py
+	$(PYTHON) benchmarks/alignment.py
 	$(PYTHON) benchmarks/training.py
 	$(PYTHON) benchmarks/book.py
 
@@ -97,6 +102,12 @@ clean: ## Remove what the book was built from, not the trained members
 
 book/_build/.ready-active: requirements.lock pyproject.toml
 	@bash book/tools/setup.sh active $(PYTHON)
+	@mkdir -p $(@D) && touch $@
+
+# The other tools' own dependencies are many, so only those who compare pay for them.
+book/_build/.fidelity: pyproject.toml | $(READY)
+	@echo "installing mergekit, peft and timm"
+	@$(PYTHON) -m pip install -q -c requirements.lock -e ".[fidelity]"
 	@mkdir -p $(@D) && touch $@
 
 data/raw/.fashion-mnist: | $(READY)

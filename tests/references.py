@@ -71,7 +71,7 @@ def ties(base, members, density, scale=1.0, scope="global", one_more=0):
 def dare_mask(density, seed, key, index, n):
     digest = hashlib.sha256(f"{seed}/{index}/{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") // 2)
-    return np.array([torch.rand((), dtype=torch.float64, generator=generator).item() < density for _ in range(n)], bool)
+    return torch.rand(n, dtype=torch.float64, generator=generator) < density
 
 
 def dare(base, members, density, seed, scale=1.0):
@@ -81,7 +81,7 @@ def dare(base, members, density, seed, scale=1.0):
         state = dict(member)
         for key, tensor in member.items():
             if tensor.is_floating_point() and not key.endswith(STATISTICS):
-                mask = torch.from_numpy(dare_mask(density, seed, key, index, tensor.numel())).view(tensor.shape)
+                mask = dare_mask(density, seed, key, index, tensor.numel()).view(tensor.shape)
                 start = base[key].double()
                 state[key] = start + (tensor.double() - start) * mask / density
         states.append(state)

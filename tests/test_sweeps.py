@@ -27,6 +27,15 @@ def test_the_three_pools_share_what_they_say():
         assert len({config.seed for config in pool}) == 2
 
 
+def test_pairs_of_width_one_are_members_of_the_pools():
+    settings = {name: value for name, value in SMALL.items() if name != "model"}
+    pairs = sweeps.width_pairs(["mlp"], [0.5, 1], n_replicas=2, **settings)
+    assert [key[1] for key in pairs] == [0.5, 0.5, 1, 1]
+    for replica in (0, 1):
+        assert pairs["mlp", 1, replica] == sweeps.pool("independent init", replica=replica, **SMALL)
+    assert {config.model for config in pairs["mlp", 0.5, 0]} == {"mlp-x0.5"}
+
+
 def test_every_member_has_seen_the_same_number_of_epochs():
     for start in sweeps.STARTS:
         for config in sweeps.pool(start, **SMALL):

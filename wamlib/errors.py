@@ -1,6 +1,7 @@
 """Errors in four parts: what was being done, to which item, got against wanted, and what to do next."""
 
 __all__ = [
+    "AlignmentError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -54,6 +55,10 @@ class DataError(WamlibError):
 
 class FetchError(DataError):
     """A data set could not be brought here from any of its sources."""
+
+
+class AlignmentError(WamlibError, ValueError):
+    """The units of a network cannot be permuted, matched or repaired."""
 
 
 class MergeError(WamlibError, ValueError):

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from . import models
 
@@ -14,6 +15,7 @@ __all__ = [
     "calibration_error",
     "eval_mode",
     "fit_temperature",
+    "layer_spread",
     "metrics",
     "nll",
     "predict_features",
@@ -72,6 +74,48 @@ def predict_features(model, split, batch_size=250):
     finally:
         hook.remove()
     return torch.cat(caught)
+
+
+def layer_spread(model, split, batch_size=250):
+    """Return how much the units of each layer vary from image to image.
+
+    Layers are the BatchNorm layers of the model if it has any, otherwise its hidden
+    convolutions and linear layers: where the next nonlinearity reads.
+
+    Parameters
+    ----------
+    model, split, batch_size
+        As for `predict_logits`.
+
+    Returns
+    -------
+    dict of str to float
+        Name of the layer, in the order of the model, to the standard deviation
+        of a unit over images and positions, averaged over units.
+
+    References
+    ----------
+    Jordan et al. (2022), REPAIR, Section 2.2, for the collapse of this number in averaged networks.
+    https://arxiv.org/abs/2211.08403
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    if not layers:
+        last = models.head(model)
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not last}
+    caught = {name: [] for name in layers}
+
+    def catch(name):
+        return lambda module, inputs, output: caught[name].append(
+            output.double().reshape(len(output), output.shape[1], -1).cpu()
+        )
+
+    hooks = [layer.register_forward_hook(catch(name)) for name, layer in layers.items()]
+    try:
+        predict_logits(model, split, batch_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts).transpose(0, 1).flatten(1).std(1).mean().item() for name, parts in caught.items()}
 
 
 def _layout(images):

@@ -13,6 +13,7 @@ __all__ = [
     "Barrier",
     "TemplateMatch",
     "barrier",
+    "barrier_height",
     "class_means",
     "distance",
     "scale",
@@ -191,6 +192,37 @@ def barrier(a, b, error, alphas=(0.0, 0.25, 0.5, 0.75, 1.0)):
     of the two ends; ours is the line between them, which is the same at alpha = 1/2.
     https://arxiv.org/abs/1912.05671
     """
+    alphas = _checked_alphas(alphas)
+    errors = [float(error(interpolate(a, b, alpha))) for alpha in alphas]
+    return Barrier(barrier_height(alphas, errors), alphas, errors)
+
+
+def barrier_height(alphas, errors):
+    """Return the largest excess of the errors on a line over the chord that joins its ends.
+
+    Parameters
+    ----------
+    alphas : sequence of float
+        Mixing weights in [0, 1], with both ends.
+    errors : sequence of float
+        Error at each of them, in percent.
+
+    Returns
+    -------
+    float
+        Percentage points, never negative.
+
+    Raises
+    ------
+    ProbeError
+        As `barrier`.
+    """
+    alphas = _checked_alphas(alphas)
+    ends = errors[alphas.index(0.0)], errors[alphas.index(1.0)]
+    return max(0.0, *(e - ((1 - x) * ends[0] + x * ends[1]) for x, e in zip(alphas, errors, strict=True)))
+
+
+def _checked_alphas(alphas):
     alphas = [float(alpha) for alpha in alphas]
     if 0.0 not in alphas or 1.0 not in alphas or not all(0 <= alpha <= 1 for alpha in alphas):
         raise ProbeError(
@@ -200,10 +232,7 @@ def barrier(a, b, error, alphas=(0.0, 0.25, 0.5, 0.75, 1.0)):
             wanted="numbers in [0, 1] with both ends, 0 (member a) and 1 (member b)",
             fix="Add the missing end: without it the chord is undefined.",
         )
-    errors = [float(error(interpolate(a, b, alpha))) for alpha in alphas]
-    ends = errors[alphas.index(0.0)], errors[alphas.index(1.0)]
-    excess = [e - ((1 - x) * ends[0] + x * ends[1]) for x, e in zip(alphas, errors, strict=True)]
-    return Barrier(max(0.0, *excess), alphas, errors)
+    return alphas
 
 
 def scale(state, factor, scope="learnable"):

@@ -160,6 +160,20 @@ class RunStore:
         _write_atomically(path / RECORD, json.dumps(record, indent=1).encode())
         (path / RESUME).unlink(missing_ok=True)
 
+    def start_state(self, config):
+        """Return the weights that training began with: those of ``config.start``, or the random ones.
+
+        Raises
+        ------
+        RunNotFoundError
+            If the start is no finished run.
+        """
+        if config.start is not None:
+            return self[config.start].state
+        dataset = self.dataset(config)
+        shape = len(dataset.classes), dataset.in_channels, dataset.image_size
+        return models.build(config.model, *shape, seed=config.init_seed).state_dict()
+
     def table(self):
         """Return one row per finished run: its settings, test metrics, seconds and provenance."""
         rows = []

@@ -15,7 +15,7 @@ from .config import TrainConfig, derive_seed
 from .errors import ConfigError, WamlibError
 from .runs import RunStore
 
-__all__ = ["STARTS", "SweepError", "book", "linear_members", "pool", "pools", "run", "run_groups"]
+__all__ = ["STARTS", "SweepError", "book", "linear_members", "pool", "pools", "run", "run_groups", "width_pairs"]
 
 STARTS = ("shared start", "shared init", "independent init")
 
@@ -27,7 +27,9 @@ RECIPES = {
     "resnet8": {"peak_lr": 0.1},
 }
 # Parameters of chapters that do not decide which runs there are.
-CHAPTER_ONLY = {"profile", "sizes", "alphas", "factors", "n_scaled", "n_images"}
+CHAPTER_ONLY = {
+    "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
+}  # fmt: skip
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -68,7 +70,7 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, **se
             wanted=f"one of {', '.join(STARTS)}, and 0 < trunk_epochs < epochs",
             fix="Correct the arguments.",
         )
-    common = {"model": model, **RECIPES.get(model, {}), **settings}
+    common = {"model": model, **RECIPES.get(model.partition("-x")[0], {}), **settings}
     seeds = [derive_seed("member", replica, member) % 2**31 for member in range(n_members)]
     shared = derive_seed("pool", replica) % 2**31
     if start == "independent init":
@@ -96,6 +98,34 @@ def pools(models, *, n_replicas=3, **settings):
         (model, start, replica): pool(start, model=model, replica=replica, **settings)
         for model in models
         for start in STARTS
+        for replica in range(n_replicas)
+    }
+
+
+def width_pairs(models, widths, *, n_replicas=3, **settings):
+    """Return pairs of independent members over widths: ``{(model, width, replica): list of TrainConfig}``.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Architectures.
+    widths : sequence of float
+        Factors on the number of units of every hidden layer; 1 is the architecture as
+        it is, and its pairs are the first two members of the pools.
+    n_replicas : int
+        Independent pairs per architecture and width.
+    **settings
+        As for `pool`, without ``n_members``.
+    """
+    return {
+        (model, width, replica): pool(
+            "independent init",
+            model=model if width == 1 else f"{model}-x{width:g}",
+            replica=replica,
+            **settings | {"n_members": 2},
+        )
+        for model in models
+        for width in widths
         for replica in range(n_replicas)
     }
 
@@ -128,6 +158,8 @@ def book(
     epochs=4,
     trunk_epochs=2,
     linear_epochs=10,
+    wide_models=("mlp", "resnet8"),
+    widths=(0.5, 1, 2),
     **others,
 ):
     """Return every config that the chapters of the book use.
@@ -152,8 +184,10 @@ def book(
         )
     common = {"dataset": dataset, "n_train": n_train, "n_members": n_members}
     deep = pools(models, n_replicas=n_replicas, epochs=epochs, trunk_epochs=trunk_epochs, **common)
+    wide = width_pairs(wide_models, widths, n_replicas=n_replicas, epochs=epochs, trunk_epochs=trunk_epochs, **common)
     linear = linear_members(epochs=linear_epochs, **common)
-    return [config for members in [*linear.values(), *deep.values()] for config in members]
+    # A pair at width 1 is part of a pool: dict.fromkeys() names it once.
+    return list(dict.fromkeys(c for part in (linear, deep, wide) for members in part.values() for c in members))
 
 
 def run(configs, store=None, executor=None, *, device="auto"):

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
 PREFIXES = {"20_templates": "templates", "30_weights_or_features": "weights", "32_between": "between",
+            "34_alignment": "alignment", "35_beyond_the_mean": "beyond", "36_repair": "repair",
             "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def main():
     findings = {"profile": arguments.profile, "numbers": numbers(chapters, finished), **provenance(finished)}
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
     write("runs.md", runs_page(chapters, finished, arguments.profile))
+    write("fidelity.md", fidelity_page())
     draw_summary(arguments.profile)
     return 0
 
@@ -149,6 +151,23 @@ are cores.
 ## Chapters
 
 {timing.to_markdown(index=False)}
+"""
+
+
+def fidelity_page():
+    """Return the page that compares wamlib's merges with other tools, from the last `make fidelity`."""
+    table = pd.read_csv(ROOT / "benchmarks" / "results" / "fidelity.csv").fillna("")
+    table["largest difference"] = [f"{value:.1e}" for value in table.pop("largest_difference")]
+    columns = ["method", "reference", "scope", "largest difference", "note"]
+    return f"""(ch-fidelity)=
+# Fidelity
+
+Each merge of {{py:mod}}`wamlib.merge` beside other implementations of it, on the same members in float32: the
+largest difference of any weight. `make fidelity` installs the tools and measures this table anew. Rows named
+*float64 reference* compare with a few lines of numpy in `tests/references.py`, which share no code with the
+library. Where a tool differs by design the note says how.
+
+{table[columns].to_markdown(index=False, disable_numparse=True)}
 """
 
 

@@ -5,20 +5,30 @@ What a merge needs from a data set, a score or a few batches, comes in as an arg
 """
 
 from .batchnorm import recalibrate_batchnorm
+from .curvature import fisher, fisher_diagonal, gram_matrices, regmean
 from .deltas import dare, task_arithmetic, ties
+from .learned import LearnedSoup, learned_soup
 from .members import check_members, is_learnable, strip_prefixes
+from .running import RunningAverage
 from .soups import Soup, greedy_soup, interpolate, uniform_soup
 from .sphere import model_stock, slerp
 
 __all__ = [
+    "LearnedSoup",
+    "RunningAverage",
     "Soup",
     "check_members",
     "dare",
+    "fisher",
+    "fisher_diagonal",
+    "gram_matrices",
     "greedy_soup",
     "interpolate",
     "is_learnable",
+    "learned_soup",
     "model_stock",
     "recalibrate_batchnorm",
+    "regmean",
     "slerp",
     "strip_prefixes",
     "task_arithmetic",

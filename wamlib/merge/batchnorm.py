@@ -48,7 +48,7 @@ def recalibrate_batchnorm(model, batches):
         return model
     modes = [(module, module.training) for module in model.modules()]
     before = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
-    moments = {layer: _Moments() for layer in layers}
+    moments = {layer: Moments() for layer in layers}
     hooks = [layer.register_forward_pre_hook(lambda m, inputs: moments[m].add(inputs[0])) for layer in layers]
     n_batches = 0
     try:
@@ -80,7 +80,7 @@ def recalibrate_batchnorm(model, batches):
     return model
 
 
-class _Moments:
+class Moments:
     """Mean and sum of squared deviations per channel, merged batch by batch in float64 (Chan et al. 1983)."""
 
     def __init__(self):

@@ -31,9 +31,13 @@ class Evaluator:
         """Return the module with these weights, BatchNorm recalibrated on training images if asked."""
         self.module.load_state_dict(state)
         if recalibrate:
-            images = self.dataset.train.take(slice(0, N_RECALIBRATION)).batches()
-            recalibrate_batchnorm(self.module, (batch for batch, _ in images if len(batch) > 1))
+            recalibrate_batchnorm(self.module, self.training_batches())
         return self.module
+
+    def training_batches(self, n_images=N_RECALIBRATION):
+        """Return the first training images, normalised, in batches of at least two."""
+        images = self.dataset.train.take(slice(0, n_images)).batches()
+        return [batch for batch, _ in images if len(batch) > 1]
 
     def logits(self, state, split="test", *, recalibrate=False):
         """Return the logits of a state dict on a split, shape (sample, class)."""
