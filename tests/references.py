@@ -4,6 +4,7 @@ State dicts of tensors come in, dicts of arrays go out. ``merged_deltas`` lays o
 common: which tensors have a task vector, what is averaged, what is copied, and what a scope is.
 """
 
+import copy
 import hashlib
 import itertools
 
@@ -157,3 +158,49 @@ def assert_equals(state, reference):
         torch.testing.assert_close(
             tensor.double(), wanted.double(), rtol=eps, atol=min(1e-13, eps), msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+def fisher(members, diagonals, weights, floor):
+    states, out = [arrays(member) for member in members], {}
+    for key, first in states[0].items():
+        infos = [np.full(first.shape, 1.0)] * len(states)
+        if key in diagonals[0]:
+            infos = [np.maximum(np.asarray(diagonal[key].double()), floor) for diagonal in diagonals]
+        infos = [weight * info for weight, info in zip(weights, infos, strict=True)]
+        total = np.sum([info * state[key] for info, state in zip(infos, states, strict=True)], axis=0)
+        out[key] = total / np.sum(infos, axis=0) if first.dtype == np.float64 else first
+    return out
+
+
+def fisher_diagonal(model, images):
+    """One image, one class, one backward pass at a time, in float64."""
+    model = copy.deepcopy(model).double().eval()
+    parameters = dict(model.named_parameters())
+    out = {key: torch.zeros_like(tensor) for key, tensor in parameters.items()}
+    for image in images.double():
+        logs = model(image[None]).log_softmax(1)[0]
+        for log in logs:
+            slopes = torch.autograd.grad(log, list(parameters.values()), retain_graph=True)
+            for key, slope in zip(parameters, slopes, strict=True):
+                out[key] += log.exp().detach() * slope**2 / len(images)
+    return out
+
+
+def regmean(members, grams, shrink):
+    """Per layer and group, the explicit inverse."""
+    states, out = [arrays(member) for member in members], {}
+    for key, first in states[0].items():
+        out[key] = np.mean([state[key] for state in states], axis=0) if first.dtype == np.float64 else first
+        if key in grams[0]:
+            groups = len(grams[0][key])
+            per_group = []
+            for group in range(groups):
+                left, right = 0, 0
+                for state, gram in zip(states, grams, strict=True):
+                    g = np.asarray(gram[key][group].double())
+                    g = shrink * g + (1 - shrink) * np.diag(np.diag(g))
+                    rows = np.split(state[key].reshape(len(first), -1), groups)[group]
+                    left, right = left + rows @ g, right + g
+                per_group.append(left @ np.linalg.inv(right))
+            out[key] = np.concatenate(per_group).reshape(first.shape)
+    return out

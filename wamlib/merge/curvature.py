@@ -171,7 +171,7 @@ def regmean(members, grams, shrink=0.9):
 
     def merge(key):
         tensors = [member[key] for member in members]
-        mean = weighted_sum(tensors, [1 / len(tensors)] * len(tensors))
+        mean = weighted_sum(tensors, [1.0] * len(tensors)).div_(len(tensors))
         if key not in grams[0]:
             return cast(mean, tensors[0])
         shrunk = [_shrunk(weighted_sum([gram[key]], [1.0]), shrink) for gram in grams]  # (group, input, input)

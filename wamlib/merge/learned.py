@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import MemberMismatchError, MergeError
-from .members import merge_by_key, prepared
+from .members import is_learnable, merge_by_key, prepared
 from .soups import cast, weighted_sum
 
 __all__ = ["LearnedSoup", "learned_soup"]
@@ -46,7 +46,8 @@ def learned_soup(members, model, batches, *, per="model", epochs=5, lr=0.1, batc
         \\qquad \\alpha_i \\ge 0,\\; \\textstyle\\sum_i \\alpha_i = 1
 
     with the cross-entropy :math:`\\ell`; the shares are a softmax, so that the soup never leaves the
-    members' convex hull and no running variance becomes negative.
+    members' convex hull and no running variance becomes negative. Running statistics carry no
+    gradient: they follow the shares of the model, or keep equal shares if each tensor has its own.
 
     Parameters
     ----------
@@ -98,10 +99,10 @@ def learned_soup(members, model, batches, *, per="model", epochs=5, lr=0.1, batc
 
         def mix(key):
             if key not in stacks:
-                return members[0][key].to(where)
+                return members[0][key].to(where, copy=True)  # the pass counts batches in place
             mixed = torch.tensordot(shares[row[key]].to(stacks[key].dtype), stacks[key], 1)
-            # Statistics that the pass overwrites cannot carry a gradient.
-            return mixed.detach().clone() if batch_statistics and "running_" in key else mixed
+            # torch has no gradient for running statistics, and the pass may overwrite them.
+            return mixed if is_learnable(key) else mixed.detach().clone()
 
         logits = functional_call(model, merge_by_key(members, mix), (images,))
         return F.cross_entropy(logits.float() / log_temperature.exp(), labels)
