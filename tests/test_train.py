@@ -8,6 +8,7 @@ from conftest import tiny
 
 from wamlib import models
 from wamlib.errors import ConfigError
+from wamlib.merge import RunningAverage, uniform_soup
 from wamlib.train import learning_rate, pick_device, train
 
 
@@ -183,3 +184,45 @@ def test_auto_device_is_one_that_is_there():
 def test_a_gpu_trains_to_the_same_accuracy(digits):
     accuracies = [train(tiny(epochs=5), digits, device=device)[1][-1]["accuracy"] for device in ("cpu", "cuda")]
     assert abs(accuracies[0] - accuracies[1]) < 5
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_an_average_along_training_survives_an_interruption_and_changes_nothing(decay, every, digits, tmp_path):
+    config = tiny(epochs=4)
+    whole, resumed = RunningAverage(decay, every), RunningAverage(decay, every)
+    member, _ = train(config, digits, device="cpu", average=whole)
+    assert_same(member, train(config, digits, device="cpu")[0])
+    assert whole.count == (4 if every == "epoch" else 4 * math.ceil(200 / 32))
+    with pytest.raises(Interrupted):
+        train(
+            config, digits, device="cpu", resume=tmp_path / "state", progress=interrupt_after(2),
+            average=RunningAverage(decay, every),
+        )  # fmt: skip
+    train(config, digits, device="cpu", resume=tmp_path / "state", average=resumed)
+    assert resumed.count == whole.count
+    assert_same(resumed.state(), whole.state())
+    assert not torch.equal(whole.state()["fc1.weight"], member["fc1.weight"])
+
+
+def test_the_average_of_the_epochs_is_the_soup_of_their_checkpoints(digits):
+    # Epochs of a constant learning rate do not depend on how many follow.
+    checkpoints = [train(tiny(epochs=epochs, schedule="constant"), digits, device="cpu")[0] for epochs in (1, 2, 3)]
+    average = RunningAverage()
+    train(tiny(epochs=3, schedule="constant"), digits, device="cpu", average=average)
+    assert_same(average.state(), uniform_soup(checkpoints))
+    with pytest.raises(AssertionError):  # the twin: not of two of them
+        assert_same(average.state(), uniform_soup(checkpoints[1:]))
+
+
+@pytest.mark.parametrize("before", [None, RunningAverage(0.5), RunningAverage(0.9, "step")])
+def test_an_average_that_missed_epochs_begins_anew(before, digits, tmp_path):
+    whole, late = RunningAverage(0.9), RunningAverage(0.9)
+    train(tiny(epochs=3), digits, device="cpu", average=whole)
+    with pytest.raises(Interrupted):
+        train(
+            tiny(epochs=3), digits, device="cpu", resume=tmp_path / "state", progress=interrupt_after(2), average=before
+        )
+    train(tiny(epochs=3), digits, device="cpu", resume=tmp_path / "state", average=late)
+    assert late.count == 3
+    assert_same(late.state(), whole.state())

@@ -16,6 +16,7 @@ from . import models
 from .config import derive_seed
 from .data import augment
 from .errors import ConfigError
+from .merge import RunningAverage
 
 __all__ = ["learning_rate", "pick_device", "train"]
 
@@ -58,7 +59,7 @@ def learning_rate(config, step, n_steps, steps_per_epoch):
     return config.peak_lr
 
 
-def train(config, dataset, *, start=None, device="auto", resume=None, progress=None):
+def train(config, dataset, *, start=None, device="auto", resume=None, progress=None, average=None):
     """Train one member and return its weights.
 
     Every random choice of an epoch comes from ``(config.seed, epoch)``, so a
@@ -79,6 +80,9 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
         there, written after each epoch.
     progress : callable or None
         Called after each epoch with its row of the history.
+    average : wamlib.merge.RunningAverage or None
+        Updated with the weights after each epoch or step, as its ``every`` says. It is kept in
+        the resume file; the member is the same with it and without.
 
     Returns
     -------
@@ -103,10 +107,10 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
             fix="Train through wamlib.runs.RunStore, which finds the start.",
         )
     with _threads(config.threads):
-        return _train(config, dataset.to(device), start, device, resume and Path(resume), progress)
+        return _train(config, dataset.to(device), start, device, resume and Path(resume), progress, average)
 
 
-def _train(config, dataset, start, device, resume, progress):
+def _train(config, dataset, start, device, resume, progress, average):
     model = models.build(
         config.model, len(dataset.classes), dataset.in_channels, dataset.image_size, seed=config.init_seed or 0
     )
@@ -120,9 +124,9 @@ def _train(config, dataset, start, device, resume, progress):
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-    history = _load_resume(resume, config, model, optimizer) if resume else []
+    history = _load_resume(resume, config, model, optimizer, average) if resume else []
     for epoch in range(len(history), config.epochs):
-        row = _train_epoch(config, model, optimizer, dataset.train, epoch)
+        row = _train_epoch(config, model, optimizer, dataset.train, epoch, average)
         history.append(row)
         if not math.isfinite(row["loss"]):
             raise ConfigError(
@@ -132,15 +136,17 @@ def _train(config, dataset, start, device, resume, progress):
                 wanted="a finite loss",
                 fix=f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up.",
             )
+        if average is not None and average.every == "epoch":
+            average.update(model)
         if resume:
-            _save_resume(resume, config, model, optimizer, history)
+            _save_resume(resume, config, model, optimizer, history, average)
         if progress:
             progress(row)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     return state, history
 
 
-def _train_epoch(config, model, optimizer, split, epoch):
+def _train_epoch(config, model, optimizer, split, epoch, average):
     begin = time.perf_counter()
     device = split.images.device
     n = len(split)
@@ -167,6 +173,8 @@ def _train_epoch(config, model, optimizer, split, epoch):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if average is not None and average.every == "step":
+                average.update(model)
             # Sums stay on the device: reading them here would wait for it at every step.
             loss_sum += loss.detach() * len(index)
             right += (logits.detach().argmax(1) == labels).sum()
@@ -189,16 +197,18 @@ def _threads(n):
         torch.set_num_threads(before)
 
 
-def _save_resume(path, config, model, optimizer, history):
+def _save_resume(path, config, model, optimizer, history, average):
     tensors = {f"model/{key}": value.contiguous() for key, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors[f"momentum/{number}"] = state["momentum_buffer"].contiguous()
+    if average is not None:
+        tensors |= {f"average/{key}": value for key, value in average.dump().items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     save_file(tensors, temporary, metadata={"run_id": config.run_id, "history": json.dumps(history)})
     os.replace(temporary, path)
 
 
-def _load_resume(path, config, model, optimizer):
+def _load_resume(path, config, model, optimizer, average):
     """Load the state after the last finished epoch; return its history, empty if there is none."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -208,6 +218,8 @@ def _load_resume(path, config, model, optimizer):
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (FileNotFoundError, SafetensorError):
         return []  # none yet, or a damaged one: the first epoch is the last known good state
+    if average is not None and not _take_up(average, tensors):
+        return []  # what the average has missed cannot be made good
     model.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model/")})
     state = {}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
@@ -216,3 +228,15 @@ def _load_resume(path, config, model, optimizer):
             state[number] = {"momentum_buffer": torch.empty_like(parameter).copy_(tensors[f"momentum/{number}"])}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return json.loads(notes["history"])
+
+
+def _take_up(average, tensors):
+    """Load the average that was kept beside the weights; return whether it is there and of the same kind."""
+    kept = {key[8:]: value for key, value in tensors.items() if key.startswith("average/")}
+    if not kept:
+        return False
+    read = RunningAverage.restore(kept)
+    if (read.decay, read.every) != (average.decay, average.every):
+        return False
+    average.load(kept)
+    return True
