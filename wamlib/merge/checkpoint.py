@@ -1,0 +1,223 @@
+"""Checkpoint files that are read piece by piece, whatever their size."""
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError
+from .members import strip_prefixes
+
+__all__ = ["DTYPES", "Checkpoint", "Entry", "open_checkpoint"]
+
+# Names of the format's specification. https://huggingface.co/docs/safetensors
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
+    "I64": torch.int64, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F16": torch.float16,
+    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
+}  # fmt: skip
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the format
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file: its dtype and shape, and what finds its values.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+    shape : tuple of int
+    place : int or Tensor
+        Its first byte in the file, or the tensor mapped into memory.
+    """
+
+    dtype: torch.dtype
+    shape: tuple
+    place: object
+
+    @property
+    def size(self):
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def is_floating_point(self):
+        """Whether its values are real numbers; of the dtype, as a tensor has it as a method."""
+        return self.dtype.is_floating_point
+
+
+class Checkpoint:
+    """An open file of named tensors.
+
+    Parameters
+    ----------
+    path : Path
+    entries : dict of str to Entry
+    file : int
+        Descriptor, open for reading; closed with this object.
+    """
+
+    def __init__(self, path, entries, file):
+        self.path, self.entries, self._file = path, entries, file
+        self._stamp = _stamp(os.fstat(file))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.entries = {}
+        os.close(self._file)
+
+    def __repr__(self):
+        return f"Checkpoint({str(self.path)!r}): {len(self.entries)} tensors"
+
+    def read(self, key, start, stop):
+        """Return the values from start to stop of a tensor, in one dimension, in its dtype."""
+        entry = self.entries[key]
+        if isinstance(entry.place, torch.Tensor):
+            return entry.place.reshape(-1)[start:stop]
+        # The memory is read with pread, not mapped: a file that shrinks meanwhile is an error, not a crash.
+        values = torch.empty(stop - start, dtype=entry.dtype)
+        if stop > start:
+            buffer = memoryview(values.view(torch.uint8).numpy())
+            self._fill(buffer, entry.place + start * entry.dtype.itemsize)
+        return values
+
+    def sha256(self):
+        """Return the SHA-256 of the file's bytes as hexadecimal digits."""
+        digest, buffer, at = hashlib.sha256(), memoryview(bytearray(2**20)), 0
+        while n := os.preadv(self._file, [buffer], at):
+            digest.update(buffer[:n])
+            at += n
+        return digest.hexdigest()
+
+    def is_same_file(self, path):
+        """Return whether a path leads to this file, under whatever name."""
+        return path.exists() and os.path.samestat(os.fstat(self._file), path.stat())
+
+    def check_unchanged(self):
+        """Refuse a file that was written to since it was opened."""
+        if _stamp(os.fstat(self._file)) != self._stamp:
+            refuse(self.path, "a file that changed while it was read", "one that stays as it is", "Merge again.")
+
+    def _fill(self, buffer, at):
+        while buffer:
+            n = os.preadv(self._file, [buffer], at)
+            if n == 0:
+                self.check_unchanged()
+                refuse(self.path, f"an end of the file at byte {at}", "more", "Copy or download it again.")
+            buffer, at = buffer[n:], at + n
+
+
+def open_checkpoint(path):
+    """Open a file of named tensors without reading their values.
+
+    Parameters
+    ----------
+    path : str or Path
+        A safetensors file, or a state dict that `torch.save` wrote, named .pt, .pth,
+        .bin or .ckpt. The latter is unpickled with ``weights_only=True`` and mapped into memory.
+
+    Returns
+    -------
+    Checkpoint
+        A context manager. A ``module.`` or ``_orig_mod.`` before every key is stripped, with a notice.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, corrupt, or holds something else than a state dict.
+    """
+    path = Path(path)
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(
+            "cannot open a checkpoint", item=str(path), got=error.strerror or str(error), wanted="a readable file",
+            fix="Check the path and its permissions.",
+        ) from None  # fmt: skip
+    try:
+        if not os.path.isfile(path):
+            refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")
+        entries = _pickled(path) if path.suffix in PICKLED else _header(path, file)
+        return Checkpoint(path, strip_prefixes(entries), file)
+    except BaseException:
+        os.close(file)
+        raise
+
+
+def _header(path, file):
+    """Read the header of a safetensors file and check that the file fits it, byte for byte."""
+    size = os.fstat(file).st_size
+    again = "Copy or download it again."
+    length = int.from_bytes(os.pread(file, 8, 0), "little")
+    if size < 8 or length > min(size - 8, LONGEST_HEADER):
+        wanted = "a safetensors file with a whole header, or a state dict named .pt or .pth"
+        refuse(path, f"{size} bytes that begin with no such header", wanted, again)
+    try:
+        header = json.loads(os.pread(file, length, 8))
+        notes = header.pop("__metadata__", {})
+        if not all(isinstance(text, str) for text in notes.values()):
+            raise ValueError("metadata that is not text")
+        entries = {key: _entry(key, described, 8 + length) for key, described in header.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
+        refuse(path, f"a corrupt header ({error})", "the header of a safetensors file", again)
+    end = 8 + length
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].place, item[1].size)):
+        if entry.place != end:
+            refuse(path, f"{key!r} at byte {entry.place}", f"at {end}, where the last one ends", again)
+        end += entry.size * entry.dtype.itemsize
+    if end != size:
+        refuse(path, f"{size} bytes", f"{end}, as the header says", again)
+    return entries
+
+
+def _entry(key, described, origin):
+    dtype, shape, (begin, end) = DTYPES.get(described["dtype"]), described["shape"], described["data_offsets"]
+    if dtype is None:
+        raise ValueError(f"{key!r} has the unknown dtype {described['dtype']!r}")
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+        raise ValueError(f"{key!r} has the shape {shape} at {begin} to {end}")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{key!r} of shape {shape} has {end - begin} bytes")
+    return Entry(dtype, tuple(shape), origin + begin)
+
+
+def _pickled(path):
+    wanted, fix = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice about old formats; what it cannot read is an error
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        refuse(path, "a pickled module or other objects, which could run code when read", wanted, fix)
+    except (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        refuse(path, f"a file that torch cannot read ({reason})", wanted, f"Copy it again. {fix}")
+    if not isinstance(state, dict):
+        refuse(path, f"a {type(state).__name__}", wanted, fix)
+    for key, tensor in state.items():
+        if not (isinstance(key, str) and isinstance(tensor, torch.Tensor)):
+            hint = f"Write that part on its own: torch.save(checkpoint[{key!r}], path)."
+            got = f"a {type(tensor).__name__} under {key!r}"
+            refuse(path, got, wanted, hint if isinstance(tensor, dict) else fix)
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            refuse(path, f"a sparse or quantized tensor under {key!r}", "dense tensors", fix)
+    return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
+
+
+def _stamp(status):
+    return status.st_size, status.st_mtime_ns
+
+
+def refuse(path, got, wanted, fix):
+    """Raise the error for a file that cannot be read."""
+    raise CheckpointError("cannot read a checkpoint", item=str(path), got=got, wanted=wanted, fix=fix) from None
