@@ -7,6 +7,7 @@ What a merge needs from a data set, a score or a few batches, comes in as an arg
 from .batchnorm import recalibrate_batchnorm
 from .curvature import fisher, fisher_diagonal, gram_matrices, regmean
 from .deltas import dare, task_arithmetic, ties
+from .files import MergedFile, merge_files
 from .learned import LearnedSoup, learned_soup
 from .members import check_members, is_learnable, strip_prefixes
 from .running import RunningAverage
@@ -15,6 +16,7 @@ from .sphere import model_stock, slerp
 
 __all__ = [
     "LearnedSoup",
+    "MergedFile",
     "RunningAverage",
     "Soup",
     "check_members",
@@ -26,6 +28,7 @@ __all__ = [
     "interpolate",
     "is_learnable",
     "learned_soup",
+    "merge_files",
     "model_stock",
     "recalibrate_batchnorm",
     "regmean",

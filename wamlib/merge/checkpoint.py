@@ -1,4 +1,4 @@
-"""Checkpoint files that are read piece by piece, whatever their size."""
+"""Checkpoint files: opened, checked, and read piece by piece, whatever their size."""
 
 import hashlib
 import json
@@ -48,10 +48,13 @@ class Entry:
         """Number of values."""
         return math.prod(self.shape)
 
-    @property
     def is_floating_point(self):
-        """Whether its values are real numbers; of the dtype, as a tensor has it as a method."""
+        """Return whether its values are real numbers, as a tensor does."""
         return self.dtype.is_floating_point
+
+    def is_complex(self):
+        """Return whether its values are complex numbers, as a tensor does."""
+        return self.dtype.is_complex
 
 
 class Checkpoint:
@@ -79,21 +82,35 @@ class Checkpoint:
     def __repr__(self):
         return f"Checkpoint({str(self.path)!r}): {len(self.entries)} tensors"
 
-    def read(self, key, start, stop):
-        """Return the values from start to stop of a tensor, in one dimension, in its dtype."""
+    def read(self, key, start, stop, out=None):
+        """Return the values from start to stop of a tensor, in one dimension, in its dtype.
+
+        Parameters
+        ----------
+        key : str
+        start, stop : int
+        out : Tensor or None
+            Memory for them, of the tensor's dtype and at least as long. It may be left unused.
+        """
         entry = self.entries[key]
         if isinstance(entry.place, torch.Tensor):
-            return entry.place.reshape(-1)[start:stop]
+            if entry.place.is_contiguous():
+                return entry.place.view(-1)[start:stop]
+            return entry.place.take(torch.arange(start, stop))
         # The memory is read with pread, not mapped: a file that shrinks meanwhile is an error, not a crash.
-        values = torch.empty(stop - start, dtype=entry.dtype)
+        values = torch.empty(stop - start, dtype=entry.dtype) if out is None else out[: stop - start]
         if stop > start:
-            buffer = memoryview(values.view(torch.uint8).numpy())
-            self._fill(buffer, entry.place + start * entry.dtype.itemsize)
+            self._fill(as_bytes(values), entry.place + start * entry.dtype.itemsize)
         return values
+
+    @property
+    def n_bytes(self):
+        """Size of the file."""
+        return self._stamp[0]
 
     def sha256(self):
         """Return the SHA-256 of the file's bytes as hexadecimal digits."""
-        digest, buffer, at = hashlib.sha256(), memoryview(bytearray(2**20)), 0
+        digest, buffer, at = hashlib.sha256(), memoryview(bytearray(2**18)), 0
         while n := os.preadv(self._file, [buffer], at):
             digest.update(buffer[:n])
             at += n
@@ -117,7 +134,12 @@ class Checkpoint:
             buffer, at = buffer[n:], at + n
 
 
-def open_checkpoint(path):
+def as_bytes(values):
+    """Return the memory of a contiguous one-dimensional tensor."""
+    return memoryview(values.view(torch.uint8).numpy())
+
+
+def open_checkpoint(path, known=None):
     """Open a file of named tensors without reading their values.
 
     Parameters
@@ -125,6 +147,9 @@ def open_checkpoint(path):
     path : str or Path
         A safetensors file, or a state dict that `torch.save` wrote, named .pt, .pth,
         .bin or .ckpt. The latter is unpickled with ``weights_only=True`` and mapped into memory.
+    known : dict or None
+        Headers that were checked before, with the size of their file: members often have the
+        same one. Added to.
 
     Returns
     -------
@@ -147,14 +172,14 @@ def open_checkpoint(path):
     try:
         if not os.path.isfile(path):
             refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")
-        entries = _pickled(path) if path.suffix in PICKLED else _header(path, file)
+        entries = _pickled(path) if path.suffix in PICKLED else _header(path, file, {} if known is None else known)
         return Checkpoint(path, strip_prefixes(entries), file)
     except BaseException:
         os.close(file)
         raise
 
 
-def _header(path, file):
+def _header(path, file, known):
     """Read the header of a safetensors file and check that the file fits it, byte for byte."""
     size = os.fstat(file).st_size
     again = "Copy or download it again."
@@ -162,8 +187,11 @@ def _header(path, file):
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
         wanted = "a safetensors file with a whole header, or a state dict named .pt or .pth"
         refuse(path, f"{size} bytes that begin with no such header", wanted, again)
+    text = os.pread(file, length, 8)
+    if (size, text) in known:
+        return known[size, text]
     try:
-        header = json.loads(os.pread(file, length, 8))
+        header = json.loads(text)
         notes = header.pop("__metadata__", {})
         if not all(isinstance(text, str) for text in notes.values()):
             raise ValueError("metadata that is not text")
@@ -177,6 +205,7 @@ def _header(path, file):
         end += entry.size * entry.dtype.itemsize
     if end != size:
         refuse(path, f"{size} bytes", f"{end}, as the header says", again)
+    known[size, text] = entries
     return entries
 
 

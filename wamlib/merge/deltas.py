@@ -10,6 +10,7 @@ those of the first member.
 import hashlib
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import MergeError
 from .members import check_finite, check_layout, is_learnable, merge_by_key, prepared, strip_prefixes
@@ -110,7 +111,7 @@ def ties(base, members, density, scale=1.0, scope="global"):
         thresholds = {key: [_threshold(delta(m[key], base[key]), density) for m in members] for key in keys}
 
     def merge(key, tie_sign=1):
-        votes = Votes(base[key].shape, base[key].device)
+        votes = Votes(base[key].shape, len(members), base[key].device)
         for member, threshold in zip(members, thresholds[key], strict=True):
             votes.add(trimmed(delta(member[key], base[key]), threshold))
         undecided[key] = votes.undecided()
@@ -193,17 +194,20 @@ class Mask:
 class Votes:
     """The trimmed task vectors' positive and negative entries at each weight: their sums and their number."""
 
-    def __init__(self, shape, device=None):
+    def __init__(self, shape, n_members, device=None):
         device = "cpu" if device is not None and device.type == "mps" else device
+        # A byte holds the number of up to 255 members, and adding bytes is several times as fast.
+        count = torch.uint8 if n_members <= 255 else torch.int32
         self.sums = torch.zeros((2, *shape), dtype=torch.float64, device=device)
-        self.counts = torch.zeros((2, *shape), dtype=torch.int32, device=device)
+        self.counts = torch.zeros((2, *shape), dtype=count, device=device)
 
     def add(self, entries):
         """Count one member's trimmed task vector."""
         entries = entries.to(self.sums.device)
-        for side, part in enumerate((entries.clamp_min(0), entries.clamp_max(0))):
-            self.sums[side] += part
-            self.counts[side] += part != 0
+        self.sums[0] += entries.clamp_min(0)
+        self.sums[1] += entries.clamp_max(0)
+        self.counts[0] += (entries > 0).view(torch.uint8)
+        self.counts[1] += (entries < 0).view(torch.uint8)
 
     def mean(self, tie_sign=1):
         """Return the mean of the entries of the elected sign, float64; 0 where there is no entry."""
@@ -214,22 +218,28 @@ class Votes:
 
     def undecided(self):
         """Return how many weights have entries whose sum is exactly 0."""
-        return int(((self.sums.sum(0) == 0) & (self.counts.sum(0) > 0)).sum())
+        return int(((self.sums.sum(0) == 0) & (self.sums[0] > 0)).sum())
 
     def balance(self):
         """Return the sum of the elected signs."""
         return int(self.sums.sum(0).sign().sum())
 
 
-def delta(tensor, base):
+def delta(tensor, base, out=None):
     """Return a task vector in float32, or float64 where the members are."""
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
-    return tensor.detach().to(wide) - base.detach().to(wide)
+    return torch.sub(tensor.detach().to(wide), base.detach().to(wide), out=out)
 
 
 def trimmed(entries, threshold):
     """Return the entries with those of a magnitude below the threshold set to 0."""
-    return torch.where(entries.abs() >= threshold, entries, 0)
+    if threshold == 0:
+        return entries
+    # Hardshrink sets what is not above its limit to 0, in one pass where comparing and choosing are three.
+    limit = torch.tensor(threshold, dtype=entries.dtype)
+    if limit.item() >= threshold:
+        limit = torch.nextafter(limit, torch.zeros_like(limit))
+    return F.hardshrink(entries, limit.item())
 
 
 def add_to_base(base, change, scale=1.0):

@@ -66,25 +66,24 @@ def tied_keys(members):
     """
     pairs = {}
     for member in members:
-        seen = {}
-        for key in members[0]:
-            tensor = member[key]
-            if tensor.numel():
-                place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-                first = seen.setdefault(place, key)
-                if first != key:
-                    pairs[key, first] = None
+        pairs |= dict.fromkeys(sharing({key: member[key] for key in members[0]}))
     for key, first in pairs:
         for index, member in enumerate(members):
             if not torch.equal(member[key], member[first]):
-                raise MemberMismatchError(
-                    f"cannot merge {key!r}",
-                    item=f"member {index}",
-                    got=f"values that differ from those of {first!r}",
-                    wanted="equal ones, because another member ties the two",
-                    fix="Members must share the architecture, its tied weights included.",
-                )
+                refuse_untied(key, first, f"member {index}")
     return dict(reversed(pairs))
+
+
+def sharing(tensors):
+    """Return the pairs (key, earlier key) of tensors that are the same memory, read in the same way."""
+    pairs, seen = [], {}
+    for key, tensor in tensors.items():
+        if tensor.numel():
+            place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+            first = seen.setdefault(place, key)
+            if first != key:
+                pairs.append((key, first))
+    return pairs
 
 
 def merge_by_key(members, merge):
@@ -152,6 +151,17 @@ def check_layout(member, first, item, reference):
                     wanted=f"{wanted}, as in {reference}",
                     fix="Members must share the architecture, its width and the dtype.",
                 )
+
+
+def refuse_untied(key, first, item):
+    """Raise the error for a member in which two tensors differ that another member ties."""
+    raise MemberMismatchError(
+        f"cannot merge {key!r}",
+        item=item,
+        got=f"values that differ from those of {first!r}",
+        wanted="equal ones, because another member ties the two",
+        fix="Members must share the architecture, its tied weights included.",
+    )
 
 
 def refuse_non_finite(key, item, n_values):

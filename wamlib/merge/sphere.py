@@ -50,19 +50,18 @@ def slerp(a, b, alpha, scope="global"):
     """
     members = a, b = prepared([a, b])
     check_scope(scope)
-    if not (isinstance(alpha, (int, float)) and math.isfinite(alpha)):
-        refuse("alpha", repr(alpha), "a finite number")
-    products = {}
-    merge_by_key(members, lambda key: products.setdefault(key, _products(a[key], b[key])))
-    arcs = [key for key in products if has_delta(key, a[key])]
-    whole = arc_shares(*(sum(products[key][column] for key in arcs) for column in range(3)), alpha)
+    check_alpha(alpha)
+    found = {}
+    merge_by_key(members, lambda key: found.setdefault(key, products(a[key], b[key])))
+    arcs = [key for key in found if has_delta(key, a[key])]
+    whole = arc_shares(*(sum(found[key][column] for key in arcs) for column in range(3)), alpha)
 
     def merge(key):
         if not (a[key].is_floating_point() or a[key].is_complex()):
             return a[key].clone()
         shares = [1 - alpha, alpha]
         if key in arcs:
-            shares = whole if scope == "global" else arc_shares(*products[key], alpha)
+            shares = whole if scope == "global" else arc_shares(*found[key], alpha)
         return cast(weighted_sum([a[key], b[key]], shares), a[key])
 
     return merge_by_key(members, merge)
@@ -101,18 +100,29 @@ def model_stock(base, members):
     https://arxiv.org/abs/2403.19522
     """
     base, members = prepared_with_base(base, members)
-    if len(members) < 2:
+    check_stock(len(members))
+
+    def merge(key):
+        deltas = [delta(member[key], base[key]) for member in members]
+        shares = stock_shares([products(x, y) for x, y in itertools.combinations(deltas, 2)], len(members))
+        return cast(weighted_sum([base[key], *(member[key] for member in members)], shares), base[key])
+
+    return merge_deltas(base, members, merge)
+
+
+def check_alpha(alpha):
+    """Refuse a place on an arc that is no finite number."""
+    if not (isinstance(alpha, (int, float)) and math.isfinite(alpha)):
+        refuse("alpha", repr(alpha), "a finite number")
+
+
+def check_stock(n_members):
+    """Refuse a Model Stock of one member."""
+    if n_members < 2:
         raise MergeError(
             "cannot make a model stock", item="the list of members", got="one member", wanted="at least two",
             fix="Add a member: one task vector has no angle with another.",
         )  # fmt: skip
-
-    def merge(key):
-        deltas = [delta(member[key], base[key]) for member in members]
-        shares = stock_shares([_products(x, y) for x, y in itertools.combinations(deltas, 2)], len(members))
-        return cast(weighted_sum([base[key], *(member[key] for member in members)], shares), base[key])
-
-    return merge_deltas(base, members, merge)
 
 
 def arc_shares(aa, ab, bb, alpha):
@@ -127,15 +137,15 @@ def arc_shares(aa, ab, bb, alpha):
     return [math.sin((1 - alpha) * angle) / math.sin(angle), math.sin(alpha * angle) / math.sin(angle)]
 
 
-def stock_shares(products, n_members):
+def stock_shares(pairs, n_members):
     """Return the shares of the base and of each member, from the dot products of every pair of task vectors."""
-    cosines = [xy / math.sqrt(xx * yy) if xx * yy else 0.0 for xx, xy, yy in products]
+    cosines = [xy / math.sqrt(xx * yy) if xx * yy else 0.0 for xx, xy, yy in pairs]
     cosine = max(0.0, sum(cosines) / len(cosines))
     t = n_members * cosine / (1 + (n_members - 1) * cosine)
     return [1 - t, *[t / n_members] * n_members]
 
 
-def _products(x, y):
+def products(x, y):
     """Return (x.x, x.y, y.y) in float64; zeros for tensors that are not floating point."""
     if not x.is_floating_point():
         return 0.0, 0.0, 0.0
