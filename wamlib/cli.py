@@ -1,6 +1,8 @@
 """The command line: the only file that reads its arguments."""
 
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +48,116 @@ def sweep(
         typer.echo("\nInterrupted. Finished runs are kept; the same command continues.", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"{len(runs)} runs are in the store.")
+
+
+@app.command()
+def merge(
+    members: Annotated[
+        list[Path], typer.Argument(help="Checkpoints: safetensors files, or state dicts named .pt or .pth.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The merged file; its name ends in .safetensors.")],
+    method: Annotated[
+        str, typer.Option(help="uniform, interpolate, slerp, task_arithmetic, ties, dare or model_stock.")
+    ] = "uniform",
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint that the members started from, for the last four.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="One number per member, as 0.5,0.3,0.2 (uniform).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="0 is the first file, 1 the second (interpolate, slerp).")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of the entries that are kept (ties, dare).")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor on the task vectors (task_arithmetic, ties, dare).")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="global or tensor (ties, slerp).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the masks (dare).")] = None,
+    checksums: Annotated[bool, typer.Option(help="Record the SHA-256 of each input.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the files, print the plan, write nothing.")] = False,
+):
+    """Merge checkpoint files into one, whatever their size.
+
+    The output appears in one step when it is whole; its metadata says what it was made of.
+    """
+    from .merge import merge_files
+
+    settings = {"weights": _read_weights(weights), "alpha": alpha, "density": density, "scale": scale, "scope": scope,
+                "seed": seed}  # fmt: skip
+    settings = {name: value for name, value in settings.items() if value is not None}
+    try:
+        with _notices(), _Bars() as bars:
+            done = merge_files(
+                members, out, method, base=base, dry_run=dry_run, checksums=checksums, progress=bars, **settings
+            )
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Nothing was written.", err=True)
+        raise typer.Exit(130) from None
+    if dry_run:
+        _print_plan(done)
+    else:
+        size = done.path.stat().st_size / 1e6
+        files = "file" if len(done.inputs) == 1 else "files"
+        typer.echo(f"{done.path}: {method} of {len(done.inputs)} {files}, {len(done.tensors)} tensors, {size:.1f} MB")
+
+
+class _Bars:
+    """A progress bar per step of the work, on standard error; none where nobody looks."""
+
+    def __init__(self):
+        self.bars = {}
+
+    def __call__(self, what, done, total):
+        from tqdm import tqdm
+
+        if what not in self.bars:
+            self.bars[what] = tqdm(total=total, desc=what, unit="", unit_scale=True, disable=None, leave=False)
+        bar = self.bars[what]
+        if done == 0 and bar.n:  # the same step once more
+            bar.reset(total)
+        bar.update(done - bar.n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for bar in self.bars.values():
+            bar.close()
+
+
+@contextmanager
+def _notices():
+    """Show warnings as one line each, without the place in the source."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: typer.echo(f"Notice: {message}.", err=True)
+        yield
+
+
+def _read_weights(text):
+    if text is None:
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            "cannot read the weights", item="--weights", got=repr(text), wanted="numbers with commas between them",
+            fix="Write --weights 0.5,0.3,0.2, one number per member.",
+        ) from None  # fmt: skip
+
+
+def _print_plan(plan):
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    table = Table(Column("key", overflow="fold"), "dtype", "shape", "plan", title=f"{len(plan.tensors)} tensors")
+    for row in plan.tensors:
+        table.add_row(row["key"], row["dtype"], "×".join(map(str, row["shape"])) or "scalar", row["plan"])
+    console = Console()
+    console.print(table)
+    settings = ", ".join(f"{name} {value}" for name, value in plan.settings.items())
+    lines = [f"method  {plan.method}" + (f" ({settings})" if settings else "")]
+    lines += [f"member  {entry['file']}, {entry['bytes'] / 1e6:.1f} MB" for entry in plan.inputs]
+    lines += [f"base    {plan.base['file']}, {plan.base['bytes'] / 1e6:.1f} MB"] if plan.base else []
+    lines += [f"output  {plan.path}; nothing was written"]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -173,7 +173,7 @@ def open_checkpoint(path, known=None):
         if not os.path.isfile(path):
             refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")
         entries = _pickled(path) if path.suffix in PICKLED else _header(path, file, {} if known is None else known)
-        return Checkpoint(path, strip_prefixes(entries), file)
+        return Checkpoint(path, strip_prefixes(entries, str(path)), file)
     except BaseException:
         os.close(file)
         raise

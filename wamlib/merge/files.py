@@ -145,10 +145,8 @@ def _write(pool, recipe, target):
             for key in names[piece.key]:
                 target.write(key, piece.start, values)
 
-    if recipe.in_order:
-        work = [pool.pieces([key]) for key in names]
-    else:
-        work = [[piece] for piece in pool.pieces(names)]
+    # One item is what one thread does in order.
+    work = [pool.pieces([key]) for key in names] if recipe.in_order else [[piece] for piece in pool.pieces(names)]
     pool.run("merging", write, work, lambda pieces: sum(piece.size for piece in pieces))
     for piece in recipe.again():
         write([piece])
@@ -190,7 +188,7 @@ def _metadata(notes):
 
 def _check_call(paths, out, method, base, settings):
     """Refuse a call that could not mean anything, before a file is opened."""
-    problem = None
+    problem, fix = None, "Correct the call."
     known = ", ".join(METHODS)
     if method not in METHODS:
         problem = ("the method", repr(method), f"one of {known}")
@@ -199,6 +197,7 @@ def _check_call(paths, out, method, base, settings):
     elif (base is None) == (method in OF_A_BASE):
         if base is None:
             problem = (f"method {method!r}", "no base", "the file that the members started from")
+            fix = "Pass base=FILE, or --base FILE on the command line."
         else:
             problem = (f"method {method!r}", "a base", f"none; a base is for {', '.join(OF_A_BASE)}")
     elif out.suffix != ".safetensors":
@@ -214,7 +213,7 @@ def _check_call(paths, out, method, base, settings):
             problem = ("the settings", f"no {needed[0]!r}", f"what {takes}")
     if problem:
         item, got, wanted = problem
-        raise MergeError("cannot merge files", item=item, got=got, wanted=wanted, fix="Correct the call.")
+        raise MergeError("cannot merge files", item=item, got=got, wanted=wanted, fix=fix)
 
 
 def _check_output(out, files):

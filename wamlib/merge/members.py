@@ -21,12 +21,14 @@ def is_learnable(key):
     return key.rpartition(".")[2] not in STATISTICS
 
 
-def strip_prefixes(state):
+def strip_prefixes(state, item="a member"):
     """Remove the prefixes that wrappers put before every key.
 
     Parameters
     ----------
     state : dict of str to Tensor
+    item : str
+        What to call it in the notice.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def strip_prefixes(state):
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
         stripped += prefix
     if stripped:
-        warnings.warn(f"stripped the prefix {stripped!r} from every key of a member", stacklevel=2)
+        warnings.warn(f"stripped the prefix {stripped!r} from every key of {item}", stacklevel=2)
     return state
 
 

@@ -169,4 +169,6 @@ class Pool:
         if not self.is_averaged(piece.key):
             return self.members[0].read(*piece)
         total = self.mean(piece, [1.0] * len(self.members)).div_(len(self.members))
+        if self.base is not None:  # it takes no part, but a damaged one says that something is wrong
+            self.check_finite(piece, self.base.read(*piece).to(total.dtype))
         return total.to(self.entries[piece.key].dtype)

@@ -144,7 +144,7 @@ def model_stock(pool):
     check_stock(n)
 
     def gram(piece):
-        rows = torch.stack([entries.double() for entries in pool.deltas(piece)])
+        rows = torch.stack([entries.to(torch.float64, copy=True) for entries in pool.deltas(piece)])
         return (rows @ rows.T).flatten().tolist()
 
     # All task vectors of a piece are in memory together: the more members, the shorter the pieces.
