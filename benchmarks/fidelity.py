@@ -6,12 +6,14 @@ A row without a tolerance shows where a tool differs by design, and its note say
 
 import csv
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wamlib import merge, models
@@ -95,7 +97,9 @@ def by_numpy(pool):
     a, b = members[:2]
     tool = f"numpy {version('numpy')}, float64"
     yield Row("uniform_soup", tool, "", difference(merge.uniform_soup(members), references.uniform(members)))
-    yield Row("interpolate, folded (EMA)", tool, "", difference(folded(members), references.ema(members, DECAY)))
+    yield Row("interpolate", tool, "", difference(merge.interpolate(a, b, ALPHA), references.ema([a, b], 1 - ALPHA)))
+    yield Row("RunningAverage (SWA)", tool, "", difference(running(members, None), references.uniform(members)))
+    yield Row("RunningAverage (EMA)", tool, "", difference(running(members, DECAY), references.ema(members, DECAY)))
     added = references.task_arithmetic(base, members, SCALE)
     yield Row("task_arithmetic", tool, "", difference(merge.task_arithmetic(base, members, SCALE), added))
     for scope in ("global", "tensor"):
@@ -107,6 +111,45 @@ def by_numpy(pool):
     yield Row("dare", tool, "tensor", difference(merge.dare(base, members, DENSITY, 0, SCALE), masked))
     stock = references.model_stock(base, members)
     yield Row("model_stock", tool, "tensor", difference(merge.model_stock(base, members), stock))
+    images = torch.randn(400, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    nets = [pool.model(member) for member in members]
+    infos = [merge.fisher_diagonal(net, [images[:8]]) for net in nets]
+    own = references.fisher_diagonal(nets[0], images[:8])
+    largest = max(tensor.max().item() for tensor in own.values())
+    scaled = ({key: tensor / largest for key, tensor in found.items()} for found in (infos[0], own))
+    yield Row("fisher_diagonal", tool, "", difference(*scaled), "torch autograd in float64; of the largest entry")
+    weighted = references.fisher(members, infos, [1.0] * len(members), 1e-6)
+    yield Row("fisher", tool, "", difference(merge.fisher(members, infos), weighted))
+    grams = [merge.gram_matrices(net, [images]) for net in nets]
+    yield Row("regmean", tool, "", difference(merge.regmean(members, grams), references.regmean(members, grams, 0.9)))
+    labels = torch.arange(len(images)) % 10
+    learned = merge.learned_soup(members, nets[0], [(images, labels)], per="tensor", epochs=2)
+    mixed = references.mixed(members, learned.shares)
+    yield Row("learned_soup", tool, "tensor", difference(learned.state, mixed), "mixed by the shares that it learned")
+
+
+def by_files(pool):
+    """Compare the merges of files with those in memory."""
+    base, members = pool.base, pool.members
+    merges = {
+        "uniform": (merge.uniform_soup(members), {}),
+        "task_arithmetic": (merge.task_arithmetic(base, members, SCALE), {"scale": SCALE}),
+        "ties": (merge.ties(base, members, DENSITY, SCALE), {"density": DENSITY, "scale": SCALE}),
+        "dare": (merge.dare(base, members, DENSITY, 0), {"density": DENSITY, "seed": 0}),
+        "model_stock": (merge.model_stock(base, members), {}),
+        "slerp": (merge.slerp(*members[:2], ALPHA), {"alpha": ALPHA}),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / f"{index}.safetensors" for index in range(len(members) + 1)]
+        for path, state in zip(paths, [base, *members], strict=True):
+            save_file(state, path)
+        for method, (ours, settings) in merges.items():
+            inputs = paths[1:3] if method == "slerp" else paths[1:]
+            start = None if method in ("uniform", "slerp") else paths[0]
+            merge.merge_files(inputs, Path(name) / "out.safetensors", method, base=start, **settings)
+            note = "against the function of the name in memory"
+            found = load_file(Path(name) / "out.safetensors")
+            yield Row(f"merge_files, {method}", "wamlib, in memory", "", difference(found, ours), note)
 
 
 def by_ties_code(pool):
@@ -121,11 +164,11 @@ def by_ties_code(pool):
     yield Row("ties", tool, "global", difference(same_count, authors), "density of the same count")
 
 
-def folded(members):
-    state = members[0]
-    for member in members[1:]:
-        state = merge.interpolate(state, member, 1 - DECAY)
-    return state
+def running(members, decay):
+    average = merge.RunningAverage(decay)
+    for member in members:
+        average.update(member)
+    return average.state()
 
 
 def fed(average, pool):
@@ -139,14 +182,15 @@ def by_torch(pool):
     tool = f"torch {version('torch')}, swa_utils.AveragedModel"
     for method, ours, how in (
         ("uniform_soup", merge.uniform_soup(pool.members), None),
-        ("interpolate, folded (EMA)", folded(pool.members), get_ema_multi_avg_fn(DECAY)),
+        ("RunningAverage (SWA)", running(pool.members, None), None),
+        ("RunningAverage (EMA)", running(pool.members, DECAY), get_ema_multi_avg_fn(DECAY)),
     ):
         averaged = AveragedModel(pool.model(pool.members[0]), multi_avg_fn=how)
         averaged.update_parameters(pool.model(pool.members[0]))
         fed(lambda model, step, averaged=averaged: averaged.update_parameters(model), pool)
         theirs = averaged.module.state_dict()
         yield Row(method, tool, "", difference(ours, weights(theirs)))
-        if how is None:
+        if method == "uniform_soup":
             note = "differs by design: running statistics are those of the first model"
             yield Row("uniform_soup", tool, "", difference(ours, theirs), note, None)
 
@@ -162,7 +206,7 @@ def by_timm(pool):
     yield Row("uniform_soup", tool, "", difference(soup, mean.module.state_dict()), "warm-up of power 1")
     ema = ModelEmaV3(pool.model(pool.members[0]), decay=DECAY)
     fed(lambda model, step: ema.update(model), pool)
-    yield Row("interpolate, folded (EMA)", tool, "", difference(folded(pool.members), ema.module.state_dict()))
+    yield Row("RunningAverage (EMA)", tool, "", difference(running(pool.members, DECAY), ema.module.state_dict()))
 
 
 def by_mergekit(pool):
@@ -236,6 +280,7 @@ def by_peft(pool):
 
 TOOLS = {
     "numpy": by_numpy,
+    "files": by_files,
     "ties-merging": by_ties_code,
     "torch": by_torch,
     "timm": by_timm,

@@ -204,3 +204,14 @@ def regmean(members, grams, shrink):
                 per_group.append(left @ np.linalg.inv(right))
             out[key] = np.concatenate(per_group).reshape(first.shape)
     return out
+
+
+def mixed(members, shares):
+    """The weighted mean with shares of its own per tensor; what has none is the first member's."""
+    states = [arrays(member) for member in members]
+    return {
+        key: sum(share * state[key] for share, state in zip(shares[key], states, strict=True))
+        if key in shares
+        else first
+        for key, first in states[0].items()
+    }

@@ -159,13 +159,14 @@ def fidelity_page():
     table = pd.read_csv(ROOT / "benchmarks" / "results" / "fidelity.csv").fillna("")
     table["largest difference"] = [f"{value:.1e}" for value in table.pop("largest_difference")]
     columns = ["method", "reference", "scope", "largest difference", "note"]
+    tolerance = 1e-6  # TOLERANCE of benchmarks/fidelity.py
     return f"""(ch-fidelity)=
 # Fidelity
 
 Each merge of {{py:mod}}`wamlib.merge` beside other implementations of it, on the same members in float32: the
-largest difference of any weight. `make fidelity` installs the tools and measures this table anew. Rows named
-*float64 reference* compare with a few lines of numpy in `tests/references.py`, which share no code with the
-library. Where a tool differs by design the note says how.
+largest difference of any weight. `make fidelity` installs the tools and measures this table anew. Rows of *numpy*
+compare with a few lines in float64, `tests/references.py`, which share no code with the
+library. Where a tool differs by design the note says how; all other rows have to agree to {tolerance:g}.
 
 {table[columns].to_markdown(index=False, disable_numparse=True)}
 """

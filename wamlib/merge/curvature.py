@@ -13,7 +13,7 @@ from .soups import cast, check_weights, weighted_sum
 __all__ = ["fisher", "fisher_diagonal", "gram_matrices", "regmean"]
 
 VALUES = 2**25  # of the per-image Jacobians that are held at one time
-RIDGE = 1e-10  # of the mean diagonal of the summed Gram matrices
+RIDGE = 1e-10  # of each entry of the diagonal of the summed Gram matrices
 
 
 def fisher(members, diagonals, weights=None, floor=1e-6):
@@ -183,8 +183,8 @@ def regmean(members, grams, shrink=0.9):
             for tensor, gram in zip(tensors, shrunk, strict=True)
         )
         diagonal = total.diagonal(dim1=1, dim2=2)
-        ridge = RIDGE * diagonal.mean(1, keepdim=True) + torch.finfo(torch.float64).tiny
-        total = total + torch.diag_embed(ridge.expand_as(diagonal))
+        # A share of each input's own scale, so that inputs that are nearly always 0 keep their say; 1 where it is 0.
+        total = total + torch.diag_embed(torch.where(diagonal > 0, RIDGE * diagonal, 1.0))
         change = torch.linalg.solve(total, right, left=False)
         return cast(mean + change.reshape(mean.shape), tensors[0])
 
