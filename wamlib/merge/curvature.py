@@ -1,6 +1,7 @@
 """Means weighted by what each member's predictions depend on: Fisher merging and RegMean."""
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from .soups import cast, check_weights, weighted_sum
 
 __all__ = ["fisher", "fisher_diagonal", "gram_matrices", "regmean"]
 
-VALUES = 2**25  # of the per-image Jacobians that are held at one time
+VALUES = 2**22  # of the per-image Jacobians that are held at one time; more would leave the processor's cache
 RIDGE = 1e-10  # of each entry of the diagonal of the summed Gram matrices
 
 
@@ -115,7 +116,8 @@ def fisher_diagonal(model, batches):
     n_images, modes = 0, [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of adaptive pooling under vmap
             for batch in batches:
                 n_classes = model(batch[:1]).shape[1]
                 for part in batch.split(max(1, VALUES // (n_parameters * n_classes))):

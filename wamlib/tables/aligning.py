@@ -1,21 +1,22 @@
 """The line between two independent members, before and after their units are matched."""
 
+import itertools
 from dataclasses import replace
 
 import pandas as pd
 
 from .. import align, evaluate, probe
-from ..merge import interpolate
+from ..merge import interpolate, recalibrate_batchnorm
 from .evaluator import Evaluator
 
 __all__ = ["MATCHINGS", "REPAIRS", "alignment", "hidden_permutation", "unit_spread"]
 
 MATCHINGS = ("none", "weights", "activations")
 REPAIRS = ("none", "recalibrated", "REPAIR")
-N_MATCHING = 1_000  # training images whose activations are matched
+N_TRAINING = 1_000  # training images whose activations are matched, and that statistics are repaired on
 
 
-def alignment(a, b, dataset, alphas, *, n_images=None):
+def alignment(a, b, dataset, alphas, *, matchings=MATCHINGS, n_images=None):
     """Measure the test error along the line between two members, by matching and by repair.
 
     Parameters
@@ -25,6 +26,8 @@ def alignment(a, b, dataset, alphas, *, n_images=None):
     dataset : wamlib.data.Dataset
     alphas : sequence of float
         Mixing weights in [0, 1], with both ends.
+    matchings : sequence of str
+        Of "none", "weights" and "activations".
     n_images : int or None
         Use only the first so many test images.
 
@@ -39,13 +42,17 @@ def alignment(a, b, dataset, alphas, *, n_images=None):
     dataset = dataset if n_images is None else replace(dataset, test=dataset.test.take(slice(0, n_images)))
     evaluator = Evaluator(a.config.model, dataset)
     norm = (probe.weight_norm(a.state) + probe.weight_norm(b.state)) / 2
+    repairs = [repair for repair in REPAIRS if evaluator.has_batchnorm or repair != "recalibrated"]
+    # A permuted member is the same function, so both ends are the same for every matching.
+    known = {
+        (alpha, repair): mended_error(evaluator, (a.state, b.state), alpha, repair)
+        for alpha, repair in itertools.product((0, 1), repairs)
+    }
     tables = []
-    for matching in MATCHINGS:
+    for matching in matchings:
         ends = a.state, matched(evaluator, a.state, b.state, matching)
-        for repair in REPAIRS:
-            if repair == "recalibrated" and not evaluator.has_batchnorm:
-                continue
-            errors = [mended_error(evaluator, ends, alpha, repair) for alpha in alphas]
+        for repair in repairs:
+            errors = [known[x, repair] if x in (0, 1) else mended_error(evaluator, ends, x, repair) for x in alphas]
             columns = {"alpha": alphas, "error": errors, "barrier": probe.barrier_height(alphas, errors)}
             columns |= {"matching": matching, "repair": repair, "distance": probe.distance(*ends) / norm}
             tables.append(pd.DataFrame(columns))
@@ -89,16 +96,23 @@ def matched(evaluator, a, b, matching):
     """Return the weights of b with its units in the order that matches those of a."""
     if matching == "none":
         return b
-    batches = evaluator.training_batches(N_MATCHING) if matching == "activations" else None
+    batches = evaluator.training_batches(N_TRAINING) if matching == "activations" else None
     return align.apply(align.permutation(a, b, evaluator.module, by=matching, batches=batches), b)
+
+
+def mended(evaluator, ends, alpha, repair):
+    """Return the network at one point of the line after one kind of repair."""
+    module, images = evaluator.load(interpolate(*ends, alpha)), evaluator.training_batches(N_TRAINING)
+    if repair == "recalibrated":
+        recalibrate_batchnorm(module, images)
+    elif repair == "REPAIR" and alpha not in (0, 1):  # a member on its own has the spread that it has
+        align.repair(module, ends, images, weights=[1 - alpha, alpha])
+    return module
 
 
 def mended_error(evaluator, ends, alpha, repair):
     """Return the test error, in percent, of one point of the line after one kind of repair."""
-    module = evaluator.load(interpolate(*ends, alpha), recalibrate=repair == "recalibrated")
-    if repair == "REPAIR":
-        align.repair(module, ends, evaluator.training_batches(), weights=[1 - alpha, alpha])
-    logits = evaluate.predict_logits(module, evaluator.dataset.test)
+    logits = evaluate.predict_logits(mended(evaluator, ends, alpha, repair), evaluator.dataset.test)
     return 100 - evaluate.accuracy(logits, evaluator.dataset.test.labels)
 
 
@@ -129,10 +143,7 @@ def unit_spread(a, b, dataset, *, n_images=500):
         for repair in REPAIRS:
             if repair == "recalibrated" and not evaluator.has_batchnorm:
                 continue
-            module = evaluator.load(interpolate(*ends, 0.5), recalibrate=repair == "recalibrated")
-            if repair == "REPAIR":
-                align.repair(module, ends, evaluator.training_batches())
-            found = evaluate.layer_spread(module, images)
+            found = evaluate.layer_spread(mended(evaluator, ends, 0.5, repair), images)
             for depth, (layer, spread) in enumerate(found.items(), start=1):
                 reference = (members[0][layer] + members[1][layer]) / 2
                 rows.append({"matching": matching, "repair": repair, "layer": layer, "depth": depth,

@@ -23,7 +23,8 @@ __all__ = ["merges"]
 
 SCALES = (0.5, 1.0, 1.5)  # of the mean task vector
 DENSITIES = (0.2, 0.5, 1.0)
-N_FISHER, N_GRAM = 200, 500  # training images
+N_FISHER, N_GRAM = 100, 500  # training images
+EPOCHS, LR = 2, 0.3  # of the learned soups
 
 
 def merges(pool, base, dataset):
@@ -66,7 +67,8 @@ def _candidates(evaluator, base, members):
     def per(share):
         # Every merge below is recalibrated before it is scored.
         model = evaluator.load(members[0])
-        return lambda: learned_soup(members, model, selection, per=share, batch_statistics=True).state
+        settings = {"epochs": EPOCHS, "lr": LR, "batch_statistics": True}
+        return lambda: learned_soup(members, model, selection, per=share, **settings).state
 
     def by_curvature():
         images = evaluator.training_batches(N_FISHER)
