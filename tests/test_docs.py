@@ -129,6 +129,14 @@ def test_every_direct_dependency_is_in_lock_and_environment():
     assert names <= conda
 
 
+def test_every_promise_of_the_merging_contract_is_named_by_a_test():
+    # CONTRIBUTING lists the promises; the first lines of the test files say where each is kept.
+    promises = re.findall(r"^\| (M\d+) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert promises == [f"M{number}" for number in range(1, 19)]
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_docs.py")
+    assert [promise for promise in promises if not re.search(rf"\b{promise}\b", tests)] == []
+
+
 def test_nothing_large_and_no_data_is_tracked():
     large = {
         name: (ROOT / name).stat().st_size

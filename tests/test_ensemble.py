@@ -1,9 +1,13 @@
+"""Averages of outputs (M13): what each name means, and where two of them are the same."""
+
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import linear_state
 
 from wamlib.ensemble import feature_ensemble, logit_ensemble, probability_ensemble
 from wamlib.errors import MemberMismatchError, MergeError
+from wamlib.evaluate import fit_temperature
 from wamlib.merge import uniform_soup
 
 
@@ -81,3 +85,18 @@ def test_misfits_are_refused_by_name():
         feature_ensemble(torch.zeros(2, 1, 4), [(torch.zeros(3, 4), torch.zeros(3))])
     with pytest.raises(MergeError, match="'mean'"):
         feature_ensemble(torch.zeros(1, 1, 4), [(torch.zeros(3, 4), torch.zeros(3))], head="mean")
+
+
+def test_a_temperature_is_fitted_after_pooling(generator):
+    # Members that are sure and disagree pool to something unsure: their own temperatures say nothing about it.
+    labels = torch.randint(3, (2000,), generator=generator)
+    logits = [3 * F.one_hot(labels, 3) + 3 * torch.randn(2000, 3, generator=generator) for _ in range(5)]
+    pooled = logit_ensemble(logits)
+    after = fit_temperature(pooled, labels)
+    before = sum(fit_temperature(one, labels) for one in logits) / len(logits)
+    assert after < 0.5 * before
+
+    def nll(temperature):
+        return F.cross_entropy(pooled / temperature, labels).item()
+
+    assert nll(after) < min(nll(before), nll(1.0), nll(1.1 * after), nll(after / 1.1))

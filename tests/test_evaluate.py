@@ -1,3 +1,5 @@
+"""Metrics against independent references (M14), and evaluation that is never in training mode (M17)."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Imports point down, and importing wamlib is light."""
+"""Imports point down, importing wamlib is light, and randomness has a seed (M18)."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Training: determinism, resumption, schedules, and nothing left behind."""
+"""Training: the same bits from the same config (M18), resumption, schedules, and nothing left behind."""
 
 import math
 
