@@ -8,13 +8,14 @@ import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from ..errors import CheckpointError
 from .members import strip_prefixes
 
-__all__ = ["DTYPES", "Checkpoint", "Entry", "open_checkpoint"]
+__all__ = ["DTYPES", "Checkpoint", "Entry", "Room", "open_checkpoint"]
 
 # Names of the format's specification. https://huggingface.co/docs/safetensors
 DTYPES = {
@@ -57,6 +58,19 @@ class Entry:
         return self.dtype.is_complex
 
 
+class Room(NamedTuple):
+    """Memory to read values into: as a tensor of one dimension, and as bytes."""
+
+    values: torch.Tensor
+    bytes: memoryview
+
+    @classmethod
+    def of(cls, n, dtype):
+        """Return room for n values."""
+        values = torch.empty(n, dtype=dtype)
+        return cls(values, as_bytes(values))
+
+
 class Checkpoint:
     """An open file of named tensors.
 
@@ -82,26 +96,30 @@ class Checkpoint:
     def __repr__(self):
         return f"Checkpoint({str(self.path)!r}): {len(self.entries)} tensors"
 
-    def read(self, key, start, stop, out=None):
+    def read(self, key, start, stop, room=None):
         """Return the values from start to stop of a tensor, in one dimension, in its dtype.
 
         Parameters
         ----------
         key : str
         start, stop : int
-        out : Tensor or None
-            Memory for them, of the tensor's dtype and at least as long. It may be left unused.
+        room : Room or None
+            Memory for exactly these values. It may be left unused.
         """
         entry = self.entries[key]
         if isinstance(entry.place, torch.Tensor):
             if entry.place.is_contiguous():
                 return entry.place.view(-1)[start:stop]
             return entry.place.take(torch.arange(start, stop))
+        if room is None:
+            room = Room.of(stop - start, entry.dtype)
         # The memory is read with pread, not mapped: a file that shrinks meanwhile is an error, not a crash.
-        values = torch.empty(stop - start, dtype=entry.dtype) if out is None else out[: stop - start]
-        if stop > start:
-            self._fill(as_bytes(values), entry.place + start * entry.dtype.itemsize)
-        return values
+        # This is the innermost line of every merge, so it does no more than it must.
+        at = entry.place + start * entry.dtype.itemsize
+        n = os.preadv(self._file, [room.bytes], at)
+        if n < len(room.bytes):
+            self._fill(room.bytes[n:], at + n)
+        return room.values
 
     @property
     def n_bytes(self):

@@ -111,9 +111,10 @@ def ties(base, members, density, scale=1.0, scope="global"):
         thresholds = {key: [_threshold(delta(m[key], base[key]), density) for m in members] for key in keys}
 
     def merge(key, tie_sign=1):
-        votes = Votes(base[key].shape, len(members), base[key].device)
+        dtype = wide(base[key].dtype)
+        votes = Votes(base[key].shape, len(members), dtype, base[key].device)
         for member, threshold in zip(members, thresholds[key], strict=True):
-            votes.add(trimmed(delta(member[key], base[key]), threshold))
+            votes.add(trimmed(delta(member[key], base[key]), lowest(threshold, dtype)))
         undecided[key] = votes.undecided()
         elected[key] = votes.balance()
         return add_to_base(base[key], votes.mean(tie_sign), scale)
@@ -194,52 +195,70 @@ class Mask:
 class Votes:
     """The trimmed task vectors' positive and negative entries at each weight: their sums and their number."""
 
-    def __init__(self, shape, n_members, device=None):
+    def __init__(self, shape, n_members, dtype, device=None):
         device = "cpu" if device is not None and device.type == "mps" else device
         # A byte holds the number of up to 255 members, and adding bytes is several times as fast.
         count = torch.uint8 if n_members <= 255 else torch.int32
-        self.sums = torch.zeros((2, *shape), dtype=torch.float64, device=device)
-        self.counts = torch.zeros((2, *shape), dtype=count, device=device)
+        self.sums = [torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(2)]
+        self.counts = [torch.zeros(shape, dtype=count, device=device) for _ in range(2)]
+        # Room for what is in between: files are merged in pieces, and each call here is made very often.
+        self._part = torch.empty(shape, dtype=dtype, device=device)
+        self._flags = torch.empty(shape, dtype=torch.bool, device=device)
+        self._ones = self._flags.view(torch.uint8)
 
     def add(self, entries):
         """Count one member's trimmed task vector."""
-        entries = entries.to(self.sums.device)
-        self.sums[0] += entries.clamp_min(0)
-        self.sums[1] += entries.clamp_max(0)
-        self.counts[0] += (entries > 0).view(torch.uint8)
-        self.counts[1] += (entries < 0).view(torch.uint8)
+        if entries.device != self._part.device:
+            entries = entries.to(self._part.device)
+        sides = ((torch.clamp_min, torch.gt), (torch.clamp_max, torch.lt))
+        for total, count, (side, beyond) in zip(self.sums, self.counts, sides, strict=True):
+            total.add_(side(entries, 0, out=self._part))
+            beyond(entries, 0, out=self._flags)
+            count.add_(self._ones)
+
+    def total(self):
+        """Return the sum at each weight, whose sign is elected."""
+        return self.sums[0] + self.sums[1]
 
     def mean(self, tie_sign=1):
         """Return the mean of the entries of the elected sign, float64; 0 where there is no entry."""
-        total = self.sums.sum(0)
+        total = self.total()
         positive = total > 0 if tie_sign < 0 else total >= 0
         chosen = torch.where(positive, self.sums[0], self.sums[1])
         return chosen / torch.where(positive, self.counts[0], self.counts[1]).clamp_min(1)
 
     def undecided(self):
         """Return how many weights have entries whose sum is exactly 0."""
-        return int(((self.sums.sum(0) == 0) & (self.sums[0] > 0)).sum())
+        return int(((self.total() == 0) & (self.sums[0] > 0)).sum())
 
     def balance(self):
         """Return the sum of the elected signs."""
-        return int(self.sums.sum(0).sign().sum())
+        return int(self.total().sign().sum())
 
 
-def delta(tensor, base, out=None):
-    """Return a task vector in float32, or float64 where the members are."""
-    wide = torch.float64 if base.dtype == torch.float64 else torch.float32
-    return torch.sub(tensor.detach().to(wide), base.detach().to(wide), out=out)
+def wide(dtype):
+    """Return the dtype of a task vector: float32, or float64 where the members are."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def trimmed(entries, threshold):
-    """Return the entries with those of a magnitude below the threshold set to 0."""
-    if threshold == 0:
-        return entries
-    # Hardshrink sets what is not above its limit to 0, in one pass where comparing and choosing are three.
-    limit = torch.tensor(threshold, dtype=entries.dtype)
+def delta(tensor, base):
+    """Return a task vector."""
+    dtype = wide(base.dtype)
+    return tensor.detach().to(dtype) - base.detach().to(dtype)
+
+
+def lowest(threshold, dtype):
+    """Return the largest number of a dtype that is below a threshold: what is above it is not trimmed."""
+    limit = torch.tensor(threshold, dtype=dtype)
     if limit.item() >= threshold:
-        limit = torch.nextafter(limit, torch.zeros_like(limit))
-    return F.hardshrink(entries, limit.item())
+        limit = torch.nextafter(limit, torch.tensor(-float("inf"), dtype=dtype))
+    return limit.item()
+
+
+def trimmed(entries, limit):
+    """Return the entries with those of a magnitude of at most the limit set to 0."""
+    # Hardshrink does so in one pass, where comparing and choosing are three.
+    return F.hardshrink(entries, limit) if limit > 0 else entries
 
 
 def add_to_base(base, change, scale=1.0):

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from .deltas import delta
+from .deltas import wide
 
 __all__ = ["thresholds"]
 
 SAMPLE = 2**17  # entries from which the answer is guessed before it is searched for
-BLOCK = 2**8  # entries of the sample that are read together
+BLOCK = 2**10  # entries of the sample that are read together
 HELD = 2**20  # entries around the guess that are kept in memory
 
 
@@ -63,7 +63,9 @@ def _kth(pool, member, keys, kept, sample):
     low -= 1  # entries equal to the lower bound are looked at too
     floor, roof, crowds = -1, torch.tensor(float("inf"), dtype=dtype).view(bits).item(), 0
     while roof - floor > 1:
-        above, n_between, between = _scan(pool, member, keys, dtype, magnitude(low), magnitude(high), high - low > 1)
+        above, n_between, between = _scan(
+            pool, member, keys, sample.numpy().dtype, magnitude(low), magnitude(high), high - low > 1
+        )
         if kept <= above:
             floor = low = high
             high = roof
@@ -94,10 +96,18 @@ def _guess(sample, share):
 def _scan(pool, member, keys, dtype, low, high, keep):
     """Count the entries above high, and those above low up to high; return the latter too if few and wanted."""
     above, n_between, between = 0, 0, [] if keep else None
+    rooms = {}  # pieces come in few sizes, and memory that was just used is still in the cache
     for piece in pool.pieces(keys):
-        entries = delta(member.read(*piece, pool.room(piece)), pool.base.read(*piece))
-        entries = entries.abs_().to(dtype).numpy()
-        over, inside = entries > high, entries > low
+        size = pool.entries[piece.key].dtype, piece.size
+        if size not in rooms:
+            rooms[size] = pool.room(piece), pool.room(piece), np.empty(piece.size, bool), np.empty(piece.size, bool)
+        room, base_room, over, inside = rooms[size]
+        own = wide(size[0])
+        entries, base = member.read(*piece, room).to(own), pool.base.read(*piece, base_room).to(own)
+        entries = torch.sub(entries, base, out=entries if entries is room.values else None)
+        entries = entries.abs_().numpy().astype(dtype, copy=False)
+        np.greater(entries, high, out=over)
+        np.greater(entries, low, out=inside)
         n_over = np.count_nonzero(over)
         above += n_over
         n_between += np.count_nonzero(inside) - n_over
@@ -124,9 +134,8 @@ def _runs(pool, keys, n):
 
 def _read(pool, checkpoint, runs):
     """Return these values one after the other, as wide as a task vector is."""
-    dtypes = {pool.entries[key].dtype for key, _, _ in runs}
-    wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    out, at = torch.empty(sum(stop - start for _, start, stop in runs), dtype=wide), 0
+    dtype = torch.float64 if any(pool.entries[key].dtype == torch.float64 for key, _, _ in runs) else torch.float32
+    out, at = torch.empty(sum(stop - start for _, start, stop in runs), dtype=dtype), 0
     for key, start, stop in runs:
         out[at : at + stop - start] = checkpoint.read(key, start, stop)
         at += stop - start

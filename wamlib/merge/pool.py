@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from .checkpoint import Checkpoint
-from .deltas import delta, has_delta
+from .checkpoint import Checkpoint, Room
+from .deltas import has_delta, wide
 from .members import check_layout, refuse_non_finite, refuse_untied, sharing
 
 __all__ = ["Piece", "Pool", "workers"]
@@ -126,7 +126,7 @@ class Pool:
 
     def room(self, piece):
         """Return memory to read a piece into."""
-        return torch.empty(piece.size, dtype=self.entries[piece.key].dtype)
+        return Room.of(piece.size, self.entries[piece.key].dtype)
 
     def is_averaged(self, key):
         """Return whether a tensor has a mean: integers and booleans have none."""
@@ -135,22 +135,22 @@ class Pool:
 
     def deltas(self, piece):
         """Yield the task vectors of a piece, member by member; each is overwritten by the next."""
-        base, room = self.base.read(*piece), self.room(piece)
-        wide = torch.float64 if base.dtype == torch.float64 else torch.float32
-        base, out = base.to(wide), torch.empty(piece.size, dtype=wide)
+        dtype, room = wide(self.entries[piece.key].dtype), self.room(piece)
+        base, out = self.base.read(*piece).to(dtype), torch.empty(piece.size, dtype=dtype)
+        cast = room.values.dtype != dtype
         for member in self.members:
-            yield delta(member.read(*piece, room), base, out)
+            values = member.read(*piece, room)
+            yield torch.sub(values.to(dtype) if cast else values, base, out=out)
 
     def mean(self, piece, shares, files=None):
         """Return the weighted sum of a piece over the members, or over these files, in float64."""
         files, room = self.members if files is None else files, self.room(piece)
-        wide = torch.complex128 if room.is_complex() else torch.float64
-        total = torch.zeros(piece.size, dtype=wide)
+        dtype = torch.complex128 if room.values.is_complex() else torch.float64
+        total = torch.zeros(piece.size, dtype=dtype)
+        cast = room.values.dtype.itemsize == 1  # torch adds no float8 to anything
         for checkpoint, share in zip(files, shares, strict=True):
             values = checkpoint.read(*piece, room)
-            if values.dtype.itemsize == 1:  # torch adds no float8 to anything
-                values = values.to(wide)
-            total.add_(values, alpha=share)
+            total.add_(values.to(dtype) if cast else values, alpha=share)
         self.check_finite(piece, total)
         return total
 

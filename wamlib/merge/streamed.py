@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import MergeError
-from .deltas import Mask, Votes, add_to_base, check_density, check_scale, check_scope, trimmed
+from .deltas import Mask, Votes, add_to_base, check_density, check_scale, check_scope, lowest, trimmed, wide
 from .largest import thresholds
 from .pool import PIECE
 from .soups import check_weights
@@ -93,15 +93,19 @@ def ties(pool, density, scale=1.0, scope="global"):
     check_scope(scope)
     keys = pool.delta_keys()
     groups = [keys] if scope == "global" else [[key] for key in keys]
-    limits = {key: found for group in groups for found in [thresholds(pool, group, density)] for key in group}
+    limits = {}
+    for group in groups:
+        found = thresholds(pool, group, density)
+        for key in group:
+            limits[key] = [lowest(threshold, wide(pool.entries[key].dtype)) for threshold in found]
     undecided, balance = [], []
     tie_sign = 1
 
     def change(piece):
-        votes = Votes((piece.size,), len(pool.members))
+        votes = Votes((piece.size,), len(pool.members), wide(pool.entries[piece.key].dtype))
         for entries, limit in zip(pool.deltas(piece), limits[piece.key], strict=True):
             votes.add(trimmed(entries, limit))
-        pool.check_finite(piece, votes.sums)
+        pool.check_finite(piece, votes.total())
         if votes.undecided():
             undecided.append(piece)
         balance.append(votes.balance())

@@ -7,7 +7,7 @@ from ..merge import recalibrate_batchnorm
 
 __all__ = ["Evaluator"]
 
-N_RECALIBRATION = 2_500  # training images that BatchNorm is recalibrated on
+N_RECALIBRATION = 1_000  # training images that BatchNorm is recalibrated on; chapter 36 shows that fewer would do
 
 
 class Evaluator:
