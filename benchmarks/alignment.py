@@ -10,7 +10,7 @@ import torch
 import torchvision
 from machine import write
 
-from wamlib.align import apply, matching, permutation, random_permutation
+from wamlib.align import apply, by_weights, permutation, random_permutation
 
 ROUNDS = 3
 NAMES = ("resnet18", "resnet50")
@@ -23,7 +23,7 @@ def weights(name, seed):
 
 def matched(a, b, model):
     """Return the seconds of a matching, those spent in assignments, and the permutation."""
-    spent, solve = [], matching._assignment
+    spent, solve = [], by_weights.assignment
 
     def watched(gain):
         begin = time.perf_counter()
@@ -31,13 +31,13 @@ def matched(a, b, model):
         spent.append(time.perf_counter() - begin)
         return order
 
-    matching._assignment = watched
+    by_weights.assignment = watched
     try:
         begin = time.perf_counter()
         found = permutation(a, b, model)
         return time.perf_counter() - begin, sum(spent), found
     finally:
-        matching._assignment = solve
+        by_weights.assignment = solve
 
 
 def main():

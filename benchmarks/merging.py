@@ -176,7 +176,7 @@ def main(folder):
         mergekit_ties=lambda: by_mergekit(some, out, "ties", base),
         command=lambda: by_command(some, out),
         mergekit_command=lambda: by_mergekit_command(some, folder),
-        command_ties=lambda: by_command(some, out, "--method", "ties", "--base", base, "--density", DENSITY),
+        command_ties=lambda: by_command(some, out, "--method", "ties", "--base", base, "--density", str(DENSITY)),
         mergekit_command_ties=lambda: by_mergekit_command(some, folder, "ties", base),
     )
     numbers = {

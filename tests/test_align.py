@@ -183,7 +183,7 @@ def test_a_grouped_convolution_keeps_its_order():
 # Matching
 
 
-@pytest.mark.parametrize("name", [*SMALL, "resnet18"])
+@pytest.mark.parametrize("name", [*SMALL, "resnet18", "resnet34", "resnet50", "vgg11_bn"])
 def test_a_hidden_permutation_is_found_by_weights(name):
     model = build(name)
     state = model.state_dict()

@@ -5,7 +5,8 @@ order with all their weights; which weights those are is read off the traced net
 """
 
 from .graph import Specification, trace
-from .matching import Permutation, apply, merge_many, permutation, random_permutation
+from .matching import merge_many, permutation
+from .permuting import Permutation, apply, random_permutation
 from .repair import repair
 
 __all__ = [

@@ -1,11 +1,13 @@
 """Merges other than the mean, on the same members."""
 
 import itertools
+from statistics import fmean
 
 import pandas as pd
 
 from .. import evaluate
 from ..merge import (
+    LearnedSoup,
     dare,
     fisher,
     fisher_diagonal,
@@ -46,7 +48,8 @@ def merges(pool, base, dataset):
     Returns
     -------
     DataFrame
-        Columns merge, chosen (the parameters chosen, as text) and the test metrics of
+        Columns merge, chosen (the parameters chosen, as text), largest_share (of one
+        member in a learned soup, mean over tensors) and the test metrics of
         `wamlib.evaluate.metrics`. The row "member" is the mean over the members.
     """
     evaluator = Evaluator(pool[0].config.model, dataset)
@@ -54,8 +57,12 @@ def merges(pool, base, dataset):
     rows = [{"merge": "member", "chosen": "", **_mean_metrics(pool)}]
     for name, candidates in _candidates(evaluator, base, members).items():
         chosen, state = _best(evaluator, candidates)
+        largest = None
+        if isinstance(state, LearnedSoup):
+            largest = fmean(max(shares) for shares in state.shares.values())
+            state = state.state
         metrics = evaluate.metrics(evaluator.logits(state, recalibrate=True), labels)
-        rows.append({"merge": name, "chosen": chosen, **metrics})
+        rows.append({"merge": name, "chosen": chosen, "largest_share": largest, **metrics})
     return pd.DataFrame(rows)
 
 
@@ -68,7 +75,7 @@ def _candidates(evaluator, base, members):
         # Every merge below is recalibrated before it is scored.
         model = evaluator.load(members[0])
         settings = {"epochs": EPOCHS, "lr": LR, "batch_statistics": True}
-        return lambda: learned_soup(members, model, selection, per=share, **settings).state
+        return lambda: learned_soup(members, model, selection, per=share, **settings)
 
     def by_curvature():
         images = evaluator.training_batches(N_FISHER)
