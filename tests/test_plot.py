@@ -38,7 +38,11 @@ MEMBERS = with_values(grid(model=["mlp", "cnn"], start=STARTS, seed=[0, 1, 2]), 
 LINES = grid(model=["mlp", "resnet8"], replica=[0, 1], matching=["none", "weights"], repair=["none", "REPAIR"],
              alpha=[0.0, 0.5, 1.0], depth=[1])  # fmt: skip
 LINES = with_values(with_values(LINES, "error"), "spread")
-WIDTHS = with_values(grid(model=["mlp"], width=[0.5, 1, 2], replica=[0, 1], line=["naive", "matched"]), "barrier")
+WIDTHS = grid(model=["mlp", "resnet8"], width=[0.5, 1, 2], replica=[0, 1], line=["naive", "matched"])
+# The second panel reaches higher than the first, with which it shares its axis.
+WIDTHS = WIDTHS.assign(
+    barrier=[5.0 + 60 * (model == "resnet8") + replica for model, replica in zip(WIDTHS.model, WIDTHS.replica)]
+)
 MERGES = grid(model=["mlp", "cnn"], start=STARTS, merge=["TIES", "Fisher"]).assign(mean=0.5, low=-0.5, high=1.5)
 IMAGES = with_values(
     grid(replica=[0, 1], images=[0, 100, 1000], order=["shuffled", "by class"], tool=["wamlib", "torch"]), "error"
@@ -83,6 +87,17 @@ def test_quantities_have_units_and_images_no_titles(name):
     labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
     assert any(unit in labels for unit in ("(%)", "(%,", "(points)", "Points against", "members = 1"))
     assert fig.get_suptitle() == ""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_point_lies_outside_its_panel(name):
+    for ax in FIGURES[name]().axes:
+        low, high = sorted(ax.get_ylim())
+        for line in ax.lines:
+            values = np.asarray(line.get_ydata(), dtype=float)
+            # The ends of intervals may: an error below 0 does not exist.
+            if line.get_transform() == ax.transData and line.get_label() != "_nolegend_":
+                assert ((values >= low) & (values <= high))[np.isfinite(values)].all(), line.get_label()
 
 
 def test_lines_are_means_over_replicas():

@@ -81,7 +81,8 @@ def barrier_vs_width(table):
         ax.set(title=MODELS.get(model, model), xscale="log", xlabel="Width (1: as in the other chapters)")
         ax.set_xticks(widths, [f"{width:g}" for width in widths])
         ax.xaxis.set_minor_locator(plt.NullLocator())
-        ax.set_ylim(bottom=0)
+    # Last, because a limit that is set ends the scaling of a shared axis by what is drawn later.
+    np.atleast_1d(axes)[0].set_ylim(bottom=0)
     np.atleast_1d(axes)[0].set_ylabel("Barrier (points)")
     handles, names = np.atleast_1d(axes)[-1].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside lower center", ncols=2)
