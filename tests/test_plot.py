@@ -96,7 +96,7 @@ def test_no_point_lies_outside_its_panel(name):
         for line in ax.lines:
             values = np.asarray(line.get_ydata(), dtype=float)
             # The ends of intervals may: an error below 0 does not exist.
-            if line.get_transform() == ax.transData and line.get_label() != "_nolegend_":
+            if line.get_transform() == ax.transData and line.get_marker() not in ("_", "|"):
                 assert ((values >= low) & (values <= high))[np.isfinite(values)].all(), line.get_label()
 
 
