@@ -41,10 +41,10 @@ help: ## Show this list
 	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time. Times: 2 CPU cores."
 
 ##@ Read and rerun
-book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time 12 min beside the set-up, unchanged 0 s)
+book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time 22 min beside the set-up, unchanged 0 s)
 	@echo "The book is in $(HTML)"
 
-smoke: ## The whole pipeline at toy size, no download (70 s)
+smoke: ## The whole pipeline at toy size, no download (110 s)
 	$(MAKE) book PROFILE=smoke
 
 sweep: $(SWEPT) ## Train the runs that are missing (10 min)
