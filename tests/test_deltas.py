@@ -11,8 +11,8 @@ import torch
 from references import assert_equals, eighths, fine_tuned
 
 from wamlib.errors import MergeError
-from wamlib.merge import dare, task_arithmetic, ties, uniform_soup
-from wamlib.merge.deltas import Mask
+from wamlib.merge import dare, slerp, task_arithmetic, ties, uniform_soup
+from wamlib.merge.deltas import Mask, delta, lowest, trimmed
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SCOPES = ["global", "tensor"]
@@ -373,3 +373,56 @@ def test_a_scale_that_is_no_finite_number_is_refused(scale):
 def test_an_unknown_scope_is_refused(scope):
     with pytest.raises(MergeError, match=r"scope.*'global' or 'tensor'"):
         ties(*pool(), 0.5, scope=scope)
+
+
+# What a run of mutmut found no test for
+
+
+@pytest.mark.parametrize("n", [254, 255, 256, 257])
+def test_members_are_counted_beyond_what_a_byte_holds(n):
+    base, members = plain(*[[2.0, -1.0]] * (n - 1), [4.0, -3.0])
+    merged = ties(base, members, 1, scope="tensor")["w"].double()
+    wanted = torch.tensor([2 + 2 / n, -1 - 2 / n], dtype=torch.float64)
+    torch.testing.assert_close(merged, wanted, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_task_vectors_are_float32_and_float64_where_the_members_are(dtype):
+    a, b = torch.tensor([1.0, 3.0], dtype=dtype), torch.tensor([0.25, 0.5], dtype=dtype)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert delta(a, b).dtype == expected
+    assert delta(a, b).tolist() == [0.75, 2.5]
+    # In float32 as in the papers' code: the difference below is 1 there, and 1 - 2**-30 in float64.
+    assert delta(torch.tensor([1.0]), torch.tensor([2.0**-30])).item() == 1.0
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1 + 2**-30, 0.1, 2.0**-149, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_not_below_the_threshold_stays(threshold, dtype):
+    near = torch.tensor(threshold, dtype=dtype)
+    steps = [near, torch.nextafter(near, near + 1), torch.nextafter(near, near - 1), near * 2, near / 2]
+    entries = torch.stack([sign * step for step in steps for sign in (1, -1)])
+    kept = trimmed(entries, lowest(threshold, dtype))
+    assert kept.tolist() == [x if abs(x) >= threshold else 0.0 for x in entries.tolist()]
+
+
+def test_a_refusal_shows_the_value_that_was_refused():
+    base, members = pool()
+    for call, value in [
+        (lambda: ties(base, members, 7.25), "7.25"),
+        (lambda: dare(base, members, -3, seed=0), "-3"),
+        (lambda: ties(base, members, 0.5, scale="big"), "'big'"),
+        (lambda: ties(base, members, 0.5, scope="layer"), "'layer'"),
+        (lambda: slerp(*members[:2], float("inf")), "inf"),
+    ]:
+        with pytest.raises(MergeError) as caught:
+            call()
+        assert caught.value.got == value
+        assert caught.value.fix == "Correct the argument."
+        assert caught.value.doing == "cannot merge"
+
+
+def test_a_base_that_does_not_fit_is_compared_with_member_0():
+    base, members = pool()
+    with pytest.raises(MergeError, match="as in member 0"):
+        task_arithmetic({**base, "scale": torch.zeros(2)}, members)

@@ -260,3 +260,39 @@ def test_results_need_no_gradient_and_read_parameters():
     for merge in MERGES.values():
         assert not any(tensor.requires_grad for tensor in merge(pool).values())
     assert model.weight.grad is None
+
+
+# What a run of mutmut found no test for
+
+
+def test_refusals_say_all_four_parts():
+    a, b = states()
+    cases = [
+        ({"weight": b["weight"]}, "cannot merge", "1 key(s) that differ from those of member 0: it lacks 'bias'",
+         "the same keys in every member", "same model and number of classes"),
+        ({**b, "bias": torch.zeros(9)}, "cannot merge 'bias'", "shape (9,)", "(4,), as in member 0",
+         "width and the dtype"),
+        ({**b, "bias": b["bias"] / 0}, "cannot merge 'bias'", "4 value(s) that are NaN or infinite", "finite weights",
+         "lower learning rate"),
+    ]  # fmt: skip
+    for broken, doing, got, wanted, fix in cases:
+        with pytest.raises(MergeError) as caught:
+            uniform_soup([a, broken])
+        assert (caught.value.doing, caught.value.item, caught.value.got) == (doing, "member 1", got)
+        assert caught.value.wanted == wanted
+        assert fix in caught.value.fix
+
+
+def test_a_notice_points_at_the_call():
+    with pytest.warns(UserWarning, match="stripped") as caught:
+        strip_prefixes({"module.w": torch.ones(1)})
+    assert caught[0].filename == __file__
+
+
+def test_a_model_stock_of_one_member_says_why():
+    a, b = states()
+    with pytest.raises(MergeError) as caught:
+        model_stock(a, [b])
+    assert (caught.value.doing, caught.value.item) == ("cannot make a model stock", "the list of members")
+    assert (caught.value.got, caught.value.wanted) == ("one member", "at least two")
+    assert "no angle" in caught.value.fix

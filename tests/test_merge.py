@@ -291,3 +291,50 @@ def test_bad_batches_are_refused_and_change_nothing(batches, words):
 def test_a_model_without_batchnorm_is_returned_as_it_is():
     model = nn.Linear(2, 2)
     assert recalibrate_batchnorm(model, iter([])) is model
+
+
+# What a run of mutmut found no test for
+
+
+def test_two_values_have_the_unbiased_variance_and_batches_are_counted():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(1))
+    recalibrate_batchnorm(model, [torch.tensor([[1.0], [4.0]])])
+    assert model[0].running_mean.item() == 2.5
+    assert model[0].running_var.item() == 4.5  # 2 * 1.5 ** 2 / (2 - 1)
+    assert model[0].num_batches_tracked.item() == 1
+    recalibrate_batchnorm(model, [torch.zeros(2, 1)] * 3)
+    assert model[0].num_batches_tracked.item() == 3
+
+
+@pytest.mark.parametrize(("nan_at", "named"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1)])
+def test_a_score_that_is_nan_is_named_by_the_member_that_was_tried(nan_at, named):
+    # Members score 2, 1 and 3 on their own, so the third comes first and the others are tried after it.
+    values = iter([float("nan") if i == nan_at else value for i, value in enumerate([2.0, 1.0, 3.0, 9.0, 9.0])])
+    with pytest.raises(MergeError) as caught:
+        greedy_soup([linear_state(seed) for seed in range(3)], lambda state: next(values))
+    assert caught.value.item == f"the score when member {named} was tried"
+    assert caught.value.got == "NaN"
+    assert "score function" in caught.value.fix
+
+
+def test_refused_weights_and_batches_say_what_they_are():
+    members = [linear_state(seed) for seed in range(2)]
+    for weights, got, wanted in [
+        ([1.0], "1 weights", "2, one per member"),
+        ([1.0, float("nan")], "[1.0, nan]", "finite numbers"),
+        ([1.0, -1.0], "[1.0, -1.0], whose sum is 0", "a sum that is not 0"),
+    ]:
+        with pytest.raises(MergeError) as caught:
+            uniform_soup(members, weights)
+        assert (caught.value.got, caught.value.wanted) == (got, wanted)
+        assert (caught.value.doing, caught.value.item) == ("cannot merge", "weights")
+        assert caught.value.fix == "Correct the weights."
+    for batches, item, got in [
+        ([], "batch 0", "no batch"),
+        ([torch.zeros(1, 1, 6, 6)], "batch 0", "a batch of 1 image(s)"),
+    ]:
+        with pytest.raises(MergeError) as caught:
+            recalibrate_batchnorm(bn_model(), batches)
+        assert (caught.value.item, caught.value.got) == (item, got)
+        assert caught.value.wanted == "tensors of at least 2 images"
+        assert "drop a last batch of one image" in caught.value.fix
