@@ -142,6 +142,11 @@ def test_the_most_frequent_sign_is_taken_over_all_tensors():
     assert ties({"w": base["w"]}, [{"w": m["w"]} for m in members], 1)["w"].tolist() == [1.0, 5.0]  # the twin
 
 
+def test_a_small_sum_beside_a_zero_sum_keeps_its_sign():
+    base, members = plain([0.25, 1.0, -1.0, -1.0], [0.25, -1.0, -1.0, -1.0])
+    assert ties(base, members, 1)["w"].tolist() == [0.25, -1.0, -1.0, -1.0]
+
+
 def test_entries_that_are_zero_have_no_vote_and_no_count():
     base, members = plain([4.0, 0.0, 0.0], [0.0, 0.0, -2.0], [2.0, 0.0, 0.0])
     for scope in SCOPES:
