@@ -35,7 +35,9 @@ class Piece(NamedTuple):
 @contextmanager
 def workers(n_threads=None):
     """Give a pool of threads, each of which lets torch use one core."""
-    n_threads = n_threads or min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    # Only Linux says how many of the cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n_threads = n_threads or min(cores, MOST_THREADS)
     before = torch.get_num_threads()
     executor = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
