@@ -264,6 +264,18 @@ def test_the_metadata_says_what_was_merged(tmp_path):
     assert done.written
 
 
+@pytest.mark.parametrize("array", [np.array, torch.tensor, tuple])
+def test_weights_of_any_kind_are_recorded_as_numbers(array, tmp_path):
+    _, members = random_pool()
+    _, paths = on_disk(tmp_path, *random_pool())
+    merge_files(paths, tmp_path / "out.safetensors", weights=array([0.5, 0.25, 0.25]))
+    torch.testing.assert_close(
+        load_file(tmp_path / "out.safetensors"), merge.uniform_soup(members, [0.5, 0.25, 0.25]), rtol=0, atol=0
+    )
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["wamlib"])["settings"] == {"weights": [0.5, 0.25, 0.25]}
+
+
 def test_checksums_can_be_left_out(tmp_path):
     _, paths = on_disk(tmp_path, *random_pool())
     merge_files(paths, tmp_path / "out.safetensors", checksums=False)
@@ -430,8 +442,10 @@ def test_calls_that_mean_nothing_are_refused(call, said, tmp_path):
         call["base"] = tmp_path / call["base"]
     if "paths" in call:
         paths = [paths[index] for index in call.pop("paths")]
-    with pytest.raises(MergeError, match=said):
-        merge_files(paths, tmp_path / call.pop("out", "out.safetensors"), **call)
+    out = tmp_path / call.pop("out", "out.safetensors")
+    for dry_run in (True, False):
+        with pytest.raises(MergeError, match=said):
+            merge_files(paths, out, dry_run=dry_run, **call)
     assert not (tmp_path / "out.safetensors").exists()
 
 

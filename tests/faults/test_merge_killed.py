@@ -138,7 +138,7 @@ def test_a_file_that_grows_too_large_is_an_error_of_four_parts(paths, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.skipif(not os.access("/dev/full", os.W_OK) or os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_disk_that_is_full_is_an_error_of_four_parts(paths, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

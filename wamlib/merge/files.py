@@ -13,7 +13,7 @@ from .checkpoint import open_checkpoint
 from .members import is_learnable
 from .output import output
 from .pool import Pool, workers
-from .streamed import METHODS, OF_A_BASE
+from .streamed import METHODS, OF_A_BASE, check_settings
 
 __all__ = ["MergedFile", "merge_files"]
 
@@ -183,7 +183,8 @@ def _metadata(notes):
         "version": version("wamlib"), "method": notes.method, "settings": notes.settings,
         "inputs": notes.inputs, "base": notes.base,
     }  # fmt: skip
-    return {"format": "pt", "wamlib": json.dumps(record)}
+    # Weights may be numbers of numpy or torch, which JSON does not know.
+    return {"format": "pt", "wamlib": json.dumps(record, default=lambda value: value.tolist())}
 
 
 def _check_call(paths, out, method, base, settings):
@@ -214,6 +215,7 @@ def _check_call(paths, out, method, base, settings):
     if problem:
         item, got, wanted = problem
         raise MergeError("cannot merge files", item=item, got=got, wanted=wanted, fix=fix)
+    check_settings(method, len(paths), settings)
 
 
 def _check_output(out, files):

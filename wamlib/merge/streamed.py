@@ -1,6 +1,6 @@
 """The merges of files, piece by piece: what the functions on state dicts return, to the last bit or the one before.
 
-Each function here takes what its namesake takes, with a pool of open files in the place of
+Each method here takes what its namesake takes, checked by `check_settings`, with a pool of open files in the place of
 the state dicts, measures what it needs of whole tensors in one pass, and returns a `Recipe`.
 Sums over members are the same operations in the same order; only dot products over a
 tensor (SLERP, Model Stock) are summed in another one.
@@ -19,7 +19,7 @@ from .pool import PIECE
 from .soups import check_weights
 from .sphere import arc_shares, check_alpha, check_stock, products, stock_shares
 
-__all__ = ["METHODS", "Recipe"]
+__all__ = ["METHODS", "OF_A_BASE", "Recipe", "check_settings"]
 
 
 @dataclass
@@ -51,15 +51,11 @@ def uniform(pool, weights=None):
 
 def interpolate(pool, alpha):
     """See `wamlib.merge.interpolate`."""
-    _check_pair(pool)
     return uniform(pool, [1 - alpha, alpha])
 
 
 def slerp(pool, alpha, scope="global"):
     """See `wamlib.merge.slerp`."""
-    _check_pair(pool)
-    check_scope(scope)
-    check_alpha(alpha)
     a, b = pool.members
     found = _summed(pool, lambda piece: products(a.read(*piece), b.read(*piece)), PIECE)
     whole = arc_shares(*(math.fsum(column) for column in zip((0.0, 0.0, 0.0), *found.values(), strict=True)), alpha)
@@ -75,7 +71,6 @@ def slerp(pool, alpha, scope="global"):
 
 def task_arithmetic(pool, scale=1.0):
     """See `wamlib.merge.task_arithmetic`."""
-    check_scale(scale)
 
     def change(piece):
         total = torch.zeros(piece.size, dtype=torch.float64)
@@ -88,9 +83,6 @@ def task_arithmetic(pool, scale=1.0):
 
 def ties(pool, density, scale=1.0, scope="global"):
     """See `wamlib.merge.ties`."""
-    check_scale(scale)
-    check_density(density, lowest=0)
-    check_scope(scope)
     keys = pool.delta_keys()
     groups = [keys] if scope == "global" else [[key] for key in keys]
     limits = {}
@@ -124,8 +116,6 @@ def ties(pool, density, scale=1.0, scope="global"):
 
 def dare(pool, density, seed, scale=1.0):
     """See `wamlib.merge.dare`."""
-    check_scale(scale)
-    check_density(density, lowest=None)
     share = scale / density / len(pool.members)
     masks = {}
 
@@ -145,7 +135,6 @@ def dare(pool, density, seed, scale=1.0):
 def model_stock(pool):
     """See `wamlib.merge.model_stock`."""
     n = len(pool.members)
-    check_stock(n)
 
     def gram(piece):
         rows = torch.stack([entries.to(torch.float64, copy=True) for entries in pool.deltas(piece)])
@@ -181,6 +170,34 @@ METHODS = {
 OF_A_BASE = ("task_arithmetic", "ties", "dare", "model_stock")
 
 
+def check_settings(method, n_members, settings):
+    """Refuse settings that a method cannot work with, before a value is read; errors as its namesake.
+
+    Parameters
+    ----------
+    method : str
+    n_members : int
+    settings : dict
+        Arguments that the method knows.
+    """
+    checks = {
+        "weights": lambda weights: check_weights(weights, n_members),
+        "alpha": check_alpha,
+        "scale": check_scale,
+        "scope": check_scope,
+        "density": lambda density: check_density(density, lowest=None if method == "dare" else 0),
+    }
+    for name in checks.keys() & settings.keys():
+        checks[name](settings[name])
+    if method == "model_stock":
+        check_stock(n_members)
+    if method in ("interpolate", "slerp") and n_members != 2:
+        raise MergeError(
+            "cannot merge", item="the members", got=f"{n_members}", wanted="two: a line has two ends",
+            fix="Pass two files, or choose another method.",
+        )  # fmt: skip
+
+
 def _averaged(pool, mean):
     """Return what merges a piece by a mean in float64, and copies integers and booleans from the first member."""
 
@@ -213,11 +230,3 @@ def _summed(pool, measure, size):
         old = found.get(piece.key)
         found[piece.key] = list(numbers) if old is None else [x + y for x, y in zip(old, numbers, strict=True)]
     return found
-
-
-def _check_pair(pool):
-    if len(pool.members) != 2:
-        raise MergeError(
-            "cannot merge", item="the members", got=f"{len(pool.members)}", wanted="two: a line has two ends",
-            fix="Pass two files, or choose another method.",
-        )  # fmt: skip
