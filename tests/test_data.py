@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from wamlib import data
-from wamlib.data import augment, fetch, load, sources
+from wamlib.data import augment, fashion_mnist, fetch, load
 from wamlib.errors import DataError, FetchError
 
 # The package's names `fetch` and `augment` are functions; this is the module behind the first.
@@ -50,10 +50,60 @@ def fashion(tmp_path, monkeypatch):
             name = f"{stem}-{part}-ubyte"
             (folder / f"{name}.gz").write_bytes(gzip.compress(content))
             digests[name] = hashlib.sha256(content).hexdigest()
-    monkeypatch.setattr(sources, "FASHION_SHA256", {name: digests[name] for name in sources.FASHION_SHA256})
-    monkeypatch.setattr(sources, "FASHION_SYSTEM", tmp_path / "nowhere")
+    monkeypatch.setattr(fashion_mnist, "SHA256", {name: digests[name] for name in fashion_mnist.SHA256})
+    monkeypatch.setattr(fashion_mnist, "SYSTEM", tmp_path / "nowhere")
     data.dataset._load.cache_clear()
     return folder
+
+
+def make_mnist(root):
+    raw = root / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, n in [("train", 60), ("t10k", 20)]:
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + bytes(n * 784))
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + bytes(i % 10 for i in range(n)))
+
+
+def make_cifar(root, name, monkeypatch):
+    """Write cifar10 or cifar100 with 200 training and 20 test images, and return the two batches."""
+    import torchvision
+
+    cls = getattr(torchvision.datasets, name.upper())
+    base = root / name / cls.base_folder
+    base.mkdir(parents=True)
+    n_classes = int(name.removeprefix("cifar"))
+
+    def batch(n):
+        pixels, labels = RNG.integers(0, 256, (n, 3072), dtype=np.uint8), [i % n_classes for i in range(n)]
+        fine = {"fine_labels": labels, "coarse_labels": [0] * n}  # CIFAR-100 has both
+        return {"data": pixels, **({"labels": labels} if n_classes == 10 else fine)}
+
+    meta = {cls.meta["key"]: [f"class {i}" for i in range(n_classes)]}
+    files = {cls.train_list[0][0]: batch(200), cls.test_list[0][0]: batch(20), cls.meta["filename"]: meta}
+    for file, content in files.items():
+        (base / file).write_bytes(pickle.dumps(content))
+    # The checksums of the official files are not those of these.
+    monkeypatch.setattr(cls, "train_list", [[cls.train_list[0][0], None]])
+    monkeypatch.setattr(cls, "test_list", [[cls.test_list[0][0], None]])
+    monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": None})
+    return list(files.values())[:2]
+
+
+def make_tiny_imagenet(root):
+    """Write two classes of twelve training images and four validation images, and return the folder."""
+    base = root / "tiny-imagenet" / "tiny-imagenet-200"
+    wnids = ["n02", "n01"]
+    for wnid in wnids:
+        save_images(base / "train" / wnid / "images", 12, (64, 64))
+        for path in (base / "train" / wnid / "images").iterdir():
+            path.rename(path.with_suffix(".JPEG"))
+    save_images(base / "val" / "images", 4, (64, 64))
+    names = sorted(path.name for path in (base / "val" / "images").iterdir())
+    (base / "wnids.txt").write_text("\n".join(wnids))
+    (base / "words.txt").write_text("n01\tfish, pisces\nn02\tbird\nn03\tother\n")
+    notes = [f"{name}\t{wnids[i % 2]}\t0\t0\t9\t9" for i, name in enumerate(names)]
+    (base / "val" / "val_annotations.txt").write_text("\n".join(notes))
+    return base
 
 
 # Splits
@@ -129,57 +179,58 @@ def test_fashion_mnist_unpacked_files_serve_too(fashion):
 
 
 def test_mnist_from_its_own_format(tmp_path):
-    raw = tmp_path / "mnist" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for stem, n in [("train", 60), ("t10k", 20)]:
-        (raw / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, n, 28, 28) + bytes(n * 784))
-        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + bytes(i % 10 for i in range(n)))
+    make_mnist(tmp_path)
     loaded = load("mnist", tmp_path)
     assert loaded.test.images.shape == (20, 1, 28, 28)
 
 
-@pytest.mark.parametrize(("name", "kind", "n_classes"), [("cifar10", "CIFAR10", 10), ("cifar100", "CIFAR100", 100)])
-def test_cifar_from_its_own_format(tmp_path, monkeypatch, name, kind, n_classes):
-    import torchvision
+def labels_of(split):
+    """Return the label of each image, looked up by the bytes of the image."""
+    return dict(zip((image.numpy().tobytes() for image in split.images), split.labels.tolist(), strict=True))
 
-    cls = getattr(torchvision.datasets, kind)
-    base = tmp_path / name / cls.base_folder
-    base.mkdir(parents=True)
-    key = "labels" if n_classes == 10 else "fine_labels"
 
-    def batch(n):
-        return {"data": RNG.integers(0, 256, (n, 3072), dtype=np.uint8), key: [i % n_classes for i in range(n)]}
-
-    meta = {cls.meta["key"]: [f"class {i}" for i in range(n_classes)]}
-    files = {cls.train_list[0][0]: batch(200), cls.test_list[0][0]: batch(20), cls.meta["filename"]: meta}
-    for file, content in files.items():
-        (base / file).write_bytes(pickle.dumps(content))
-    monkeypatch.setattr(cls, "train_list", [[cls.train_list[0][0], None]])
-    monkeypatch.setattr(cls, "test_list", [[cls.test_list[0][0], None]])
-    monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": None})
+@pytest.mark.parametrize(("name", "n_classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_from_its_own_format(tmp_path, monkeypatch, name, n_classes):
+    train, test = make_cifar(tmp_path, name, monkeypatch)
     loaded = load(name, tmp_path)
-    assert loaded.test.images.shape == (20, 3, 32, 32)
-    assert loaded.classes[1] == "class 1"
-    expected = files[cls.test_list[0][0]]["data"][3].reshape(3, 32, 32)
-    np.testing.assert_array_equal(loaded.test.images[3].numpy(), expected)
+    assert loaded.classes == tuple(f"class {i}" for i in range(n_classes))
+    assert loaded.train.images.shape == (190, 3, 32, 32)
+    np.testing.assert_array_equal(loaded.test.images.numpy(), test["data"].reshape(20, 3, 32, 32))
+    assert loaded.test.labels.tolist() == [i % n_classes for i in range(20)]
+    expected = {image.tobytes(): i % n_classes for i, image in enumerate(train["data"])}
+    assert labels_of(loaded.train).items() <= expected.items()
 
 
 def test_tiny_imagenet_from_its_own_format(tmp_path):
-    base = tmp_path / "tiny-imagenet" / "tiny-imagenet-200"
-    wnids = ["n02", "n01"]
-    for wnid in wnids:
-        save_images(base / "train" / wnid / "images", 12, (64, 64))
-        for path in (base / "train" / wnid / "images").iterdir():
-            path.rename(path.with_suffix(".JPEG"))
-    save_images(base / "val" / "images", 4, (64, 64), "RGB")
-    names = sorted(path.name for path in (base / "val" / "images").iterdir())
-    (base / "wnids.txt").write_text("\n".join(wnids))
-    (base / "words.txt").write_text("n01\tfish, pisces\nn02\tbird\nn03\tother\n")
-    notes = [f"{name}\t{wnids[i % 2]}\t0\t0\t9\t9" for i, name in enumerate(names)]
-    (base / "val" / "val_annotations.txt").write_text("\n".join(notes))
+    base = make_tiny_imagenet(tmp_path)
     loaded = load("tiny-imagenet", tmp_path)
-    assert loaded.classes == ("fish", "bird")
+    assert loaded.classes == ("fish", "bird")  # in the order of n01, n02
+    assert loaded.train.images.shape == (23, 3, 64, 64)
+    assert loaded.test.images.shape == (4, 3, 64, 64)
     assert loaded.test.labels.tolist() == [1, 0, 1, 0]
+    expected = {}
+    for path in base.glob("train/*/images/*.JPEG"):
+        pixels = np.asarray(Image.open(path)).transpose(2, 0, 1)
+        expected[pixels.tobytes()] = ["n01", "n02"].index(path.parts[-3])
+    assert labels_of(loaded.train).items() <= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda base: (base / "words.txt").unlink(), "words.txt"),
+        (lambda base: shutil.rmtree(base / "train"), "no images"),
+        (lambda base: (base / "val" / "images" / "001.png").unlink(), "001.png"),
+        (lambda base: (base / "wnids.txt").write_text("n01"), "n02 000.png"),
+        (lambda base: (base / "val" / "images" / "001.png").write_bytes(b"no image"), "val/images/001.png"),
+    ],
+    ids=["no words", "no training images", "no test image", "unknown class", "damaged image"],
+)
+def test_a_tiny_imagenet_that_is_not_whole_is_refused(tmp_path, damage, said):
+    damage(make_tiny_imagenet(tmp_path))
+    message = refused("tiny-imagenet", tmp_path)
+    assert said in message
+    assert str(tmp_path) in message
 
 
 def test_a_folder_of_class_folders(folder):
@@ -223,7 +274,7 @@ def test_unknown_name_lists_the_known_ones():
 
 
 def test_missing_data_say_what_to_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "FASHION_SYSTEM", tmp_path / "nowhere")
+    monkeypatch.setattr(fashion_mnist, "SYSTEM", tmp_path / "nowhere")
     assert "make data" in refused("fashion-mnist", tmp_path)
     for name in ("mnist", "cifar10", "cifar100", "tiny-imagenet"):
         message = refused(name, tmp_path)
@@ -303,6 +354,18 @@ def test_a_truncated_image_in_a_zip_is_named(tmp_path, folder):
     assert "dog/007.png" in refused(f"folder:{tmp_path / 'bad.zip'}")
 
 
+def test_an_encrypted_archive_names_the_image(tmp_path, folder):
+    path = tmp_path / "pets.zip"
+    shutil.make_archive(path.with_suffix(""), "zip", folder)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"cat/004.png", content.index(b"PK\x01\x02")) - 46  # its entry in the central directory
+    content[begin + 8] |= 1  # the flag that says so
+    path.write_bytes(content)
+    message = refused(f"folder:{path}")
+    assert f"{path}/cat/004.png: got a file that does not decode" in message
+    assert "encrypted" in message
+
+
 def test_a_class_only_in_test_is_refused(tmp_path, folder):
     shutil.copytree(folder, tmp_path / "split" / "train")
     shutil.copytree(folder / "cat", tmp_path / "split" / "test" / "horse")
@@ -329,7 +392,7 @@ def test_fetch_takes_what_is_there(fashion, monkeypatch):
 def test_fetch_without_a_network_says_what_each_source_answered(tmp_path, monkeypatch):
     import torchvision
 
-    monkeypatch.setattr(sources, "FASHION_SYSTEM", tmp_path / "nowhere")
+    monkeypatch.setattr(fashion_mnist, "SYSTEM", tmp_path / "nowhere")
     monkeypatch.setattr(fetch_module.shutil, "which", lambda name: None)
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)
     with pytest.raises(FetchError) as caught:

@@ -3,5 +3,6 @@
 from .augment import augment
 from .dataset import Dataset, Split, load
 from .fetch import fetch
+from .sources import is_present, title
 
-__all__ = ["Dataset", "Split", "augment", "fetch", "load"]
+__all__ = ["Dataset", "Split", "augment", "fetch", "is_present", "load", "title"]

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -94,6 +95,14 @@ class Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "selection", "test")}
         return replace(self, **splits)
 
+    def with_unit_pixels(self):
+        """Return the data set whose images are normalised to bytes divided by 255, channels alike."""
+
+        def unit(split):
+            return replace(split, mean=torch.zeros_like(split.mean), std=torch.full_like(split.std, 255.0))
+
+        return replace(self, **{name: unit(getattr(self, name)) for name in ("train", "selection", "test")})
+
     def with_shuffled_labels(self, seed):
         """Return the data set with the training labels dealt out at random, the other splits as they are."""
         generator = torch.Generator().manual_seed(derive_seed("shuffle labels", seed))
@@ -108,9 +117,11 @@ def load(name, root=None, *, n_train=None, split_seed=0, device="cpu"):
     ----------
     name : str
         One of digits, fashion-mnist, mnist, cifar10, cifar100, tiny-imagenet, or
-        ``folder:PATH`` for class folders of images (a folder or a .zip file).
+        ``folder:PATH`` for class folders of images (a folder or a .zip file). A relative
+        PATH is looked for in the working directory, then in ``root``.
     root : str or Path or None
         Folder that holds the downloaded data sets; None means ``raw`` in `wamlib.config.home`.
+        Image files decoded before are kept in ``.decoded`` below it.
     n_train : int or None
         Training images to keep, drawn by ``split_seed``; None keeps all.
     split_seed : int
@@ -127,12 +138,14 @@ def load(name, root=None, *, n_train=None, split_seed=0, device="cpu"):
     DataError
         If files are missing, damaged, or do not form a data set to train on.
     """
-    return _load(name, str(root or home() / "raw"), n_train, split_seed).to(device)
+    # Both made absolute first: the same words mean other files in another working directory.
+    root = Path(root or home() / "raw").absolute()
+    return _load(name, sources.resolve(name, root), root, n_train, split_seed).to(device)
 
 
 @lru_cache(maxsize=2)
-def _load(name, root, n_train, split_seed):
-    raw = sources.read(name, root)
+def _load(name, source, root, n_train, split_seed):
+    raw = sources.read(source, root)
     _check_raw(name, raw)
     generator = torch.Generator().manual_seed(derive_seed("split", split_seed))
     if raw.test_images is None:
@@ -142,7 +155,8 @@ def _load(name, root, n_train, split_seed):
         order = order[n_test:]
     else:
         order = torch.randperm(len(raw.labels), generator=generator)
-        test_images, test_labels = raw.test_images, raw.test_labels
+        # A copy, because the images may be mapped from a file that should not be needed any more.
+        test_images, test_labels = raw.test_images.clone(), raw.test_labels
     n_selection = round(SELECTION_SHARE * len(order))
     selection, train = order[:n_selection], order[n_selection:]
     if n_train is not None:
@@ -156,10 +170,11 @@ def _load(name, root, n_train, split_seed):
             )
         train = train[:n_train]
 
-    pixels = raw.images[train].float()
+    images = raw.images[train]
+    pixels = images.float()
     mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)).clamp_min(1.0)
     splits = [
-        Split(raw.images[train], raw.labels[train], mean, std),
+        Split(images, raw.labels[train], mean, std),
         Split(raw.images[selection], raw.labels[selection], mean, std),
         Split(test_images, test_labels, mean, std),
     ]
@@ -189,6 +204,7 @@ def _check_raw(name, raw):
 def _hash(splits):
     digest = hashlib.sha256()
     for split in splits:
-        digest.update(split.images.numpy().tobytes())
-        digest.update(split.labels.numpy().tobytes())
+        # Flat views, where tobytes() would copy every image.
+        digest.update(split.images.numpy().reshape(-1))
+        digest.update(split.labels.numpy().reshape(-1))
     return digest.hexdigest()

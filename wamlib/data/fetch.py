@@ -9,6 +9,7 @@ from pathlib import Path
 from ..config import home
 from ..errors import DataError, FetchError
 from . import sources
+from .fashion_mnist import find_fashion_mnist
 
 __all__ = ["fetch"]
 
@@ -54,13 +55,13 @@ def fetch(name, root=None):
 def _fetch_fashion(root):
     answers = []
     for source in (_unpack_debian, lambda root: _download("fashion-mnist", root)):
-        if sources.find_fashion_mnist(root):
+        if find_fashion_mnist(root):
             return
         try:
             source(root)
         except FetchError as error:
             answers.append(error.got)
-    if not sources.find_fashion_mnist(root):
+    if not find_fashion_mnist(root):
         raise FetchError(
             "cannot fetch fashion-mnist",
             item=str(root / "fashion-mnist"),

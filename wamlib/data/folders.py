@@ -1,0 +1,114 @@
+"""Class folders of images: a folder or a zip archive, with or without train/ and test/."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from ..errors import DataError
+from .decoded import read_images
+from .decoding import IMAGE_SUFFIXES, ImageFile
+from .raw import Raw
+
+__all__ = ["find_folder", "folder_title", "read_folder"]
+
+# Titles of folders and archives whose name alone would say too little. The JPEG images are lossy
+# copies, so that numbers measured on them are not numbers on CIFAR-10.
+TITLES = {"cifar10-jpeg": "CIFAR-10 (JPEG q75)"}
+
+
+def folder_title(path):
+    """Return the name of a folder or archive for a figure or a table."""
+    name = Path(os.path.abspath(path)).name
+    name = name[: -len(".zip")] if name.lower().endswith(".zip") else name
+    return TITLES.get(name, name)
+
+
+def _places(path, root):
+    """Return where a path may lead: from the working directory, and if it is relative from the data root too."""
+    path = Path(path).expanduser()
+    return [Path.cwd() / path] if path.is_absolute() else [Path.cwd() / path, Path(root).absolute() / path]
+
+
+def find_folder(path, root):
+    """Return the absolute path of a folder or archive, or None if there is none."""
+    return next((place for place in _places(path, root) if place.exists()), None)
+
+
+def read_folder(path, root):
+    """Read class folders of images; the path is looked up as by `find_folder`."""
+    found = find_folder(path, root)
+    if found is None:
+        raise DataError(
+            f"cannot load folder:{path}",
+            item=str(path),
+            got="no such folder or file: " + ", nor ".join(str(place) for place in _places(path, root)),
+            wanted="a folder, or a .zip file, of images",
+            fix="Correct the path after `folder:`.",
+        )
+    return _read(found, root)
+
+
+def _read(path, root):
+    files = [(file, file.name.split("/")) for file in _list_images(path)]
+    if {"train", "test"} <= {parts[0] for _, parts in files if len(parts) == 3}:
+        train, test = ([(file, parts[-2]) for file, parts in files if parts[0] == name] for name in ("train", "test"))
+    else:
+        train, test = [(file, parts[0]) for file, parts in files if len(parts) == 2], []
+    if not train:
+        raise DataError(
+            f"cannot load folder:{path}",
+            item=str(path),
+            got="no images in class folders",
+            wanted="CLASS/NAME.png, or train/CLASS/NAME.png and test/CLASS/NAME.png",
+            fix="Sort the images into one folder per class (suffixes: " + ", ".join(sorted(IMAGE_SUFFIXES)) + ").",
+        )
+    classes = tuple(sorted({label for _, label in train}))
+    stray = sorted({label for _, label in test} - set(classes))
+    if stray:
+        raise DataError(
+            f"cannot load folder:{path}",
+            item=f"class {stray[0]!r}",
+            got="test images but no training images",
+            wanted="the same classes in train/ and test/",
+            fix="Add training images of this class, or remove it from test/.",
+        )
+    pixels = read_images([file for file, _ in train + test], str(path), root)
+    number = {label: index for index, label in enumerate(classes)}
+    labels = torch.tensor([number[label] for _, label in train + test])
+    n = len(train)
+    tested = (pixels[n:], labels[n:]) if test else (None, None)
+    return Raw(pixels[:n], labels[:n], *tested, classes, str(path))
+
+
+def _list_images(path):
+    """Return every image below a folder or inside a zip, sorted."""
+    try:
+        files = list(_list_folder(path) if path.is_dir() else _list_zip(path))
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"cannot load folder:{path}",
+            item=str(path),
+            got=f"a file that is no zip archive ({error})",
+            wanted="a folder, or a .zip file, of images",
+            fix="Correct the path after `folder:`, or bring the archive again.",
+        ) from error
+    images = [file for file in files if os.path.splitext(file.name)[1].lower() in IMAGE_SUFFIXES]
+    return sorted(images, key=lambda file: file.name.split("/"))
+
+
+def _list_folder(path):
+    for file in path.rglob("*"):
+        if file.is_file():
+            stat = file.stat()
+            yield ImageFile(file.relative_to(path).as_posix(), file.read_bytes, (stat.st_size, stat.st_mtime_ns))
+
+
+def _list_zip(path):
+    archive = zipfile.ZipFile(path)
+    entries = [(info.filename.split("/"), info) for info in archive.infolist() if not info.is_dir()]
+    # One folder around everything, as archives have, is not a class.
+    drop = 1 if len({parts[0] for parts, _ in entries}) == 1 and all(len(parts) > 2 for parts, _ in entries) else 0
+    for parts, info in entries:
+        yield ImageFile("/".join(parts[drop:]), lambda info=info: archive.read(info), (info.file_size, info.CRC))
