@@ -1,0 +1,75 @@
+"""Every run that the chapters of the book use."""
+
+import inspect
+
+from .. import data
+from ..errors import ConfigError
+from .linear_members import linear_members
+from .pools import pairs_by_dataset, pools, width_pairs
+
+__all__ = ["CHAPTER_ONLY", "DATASETS", "book"]
+
+# Those of the first perspective; CIFAR-10 from its official files, or as a zip of class folders.
+DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
+
+# Parameters of chapters that do not decide which runs there are.
+CHAPTER_ONLY = {
+    "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
+    "linear_sizes", "n_gradients",
+}  # fmt: skip
+
+
+def book(
+    *,
+    dataset="fashion-mnist",
+    datasets=DATASETS,
+    n_train=8_000,
+    models=("mlp", "cnn", "resnet8"),
+    n_members=5,
+    n_replicas=3,
+    epochs=4,
+    trunk_epochs=2,
+    n_linear=15,
+    linear_epochs=10,
+    template_models=("mlp", "resnet8"),
+    wide_models=("mlp", "resnet8"),
+    widths=(0.5, 1, 2),
+    **others,
+):
+    """Return every config that the chapters of the book use.
+
+    The defaults are those of the chapters' parameter cells: the laptop profile. Of
+    ``datasets`` only those count whose files are here. Chapters have further parameters,
+    which do not decide about training; they are accepted, so that a profile in params/
+    serves both.
+
+    Returns
+    -------
+    list of TrainConfig
+        Each once.
+
+    Raises
+    ------
+    ConfigError
+        If a name is no parameter of any chapter.
+    """
+    if unknown := sorted(set(others) - CHAPTER_ONLY):
+        known = sorted({*inspect.signature(book).parameters, *CHAPTER_ONLY} - {"others"})
+        raise ConfigError(
+            "cannot read the parameters of a sweep",
+            item=f"name {unknown[0]!r}",
+            got="a name that no chapter has",
+            wanted=f"one of {', '.join(known)}",
+            fix="Correct the name, or remove it.",
+        )
+    present = [name for name in datasets if data.is_present(name)]
+    trained = {"n_train": n_train, "n_replicas": n_replicas, "epochs": epochs, "trunk_epochs": trunk_epochs}
+    common = {"dataset": dataset, "n_members": n_members, **trained}
+    parts = [
+        *(linear_members(name, n_train=n_train, n_members=n_linear, epochs=linear_epochs) for name in present),
+        pools(models, **common),
+        width_pairs(wide_models, widths, **common),
+        pairs_by_dataset(present, template_models, **trained),
+    ]
+    # A pair is part of a pool: dict.fromkeys() names it once.
+    return list(dict.fromkeys(c for part in parts for members in part.values() for c in members))

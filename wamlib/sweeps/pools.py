@@ -1,0 +1,162 @@
+"""Lists of configs: pools of members that begin together or apart."""
+
+from ..config import TrainConfig, derive_seed
+from ..errors import ConfigError
+
+__all__ = ["RECIPES", "STARTS", "fit_passes", "pairs_by_dataset", "pool", "pools", "width_pairs"]
+
+STARTS = ("shared start", "shared init", "independent init")
+
+# What each small architecture trains well with on a few thousand images; all else is TrainConfig's default.
+RECIPES = {
+    "linear": {"peak_lr": 0.02, "weight_decay": 0.0, "batch_size": 128},
+    "mlp": {"peak_lr": 0.05},
+    "cnn": {"peak_lr": 0.05},
+    "resnet8": {"peak_lr": 0.1},
+}
+# Training images of data sets that may have fewer than a chapter asks for.
+SIZES = {"digits": 1_281}
+
+
+def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, **settings):
+    """Return the configs of one pool of members.
+
+    Every member has seen the same number of epochs when it is done, whatever the start.
+
+    Parameters
+    ----------
+    start : {"shared start", "shared init", "independent init"}
+        Members continue from one trunk trained for ``trunk_epochs``; or begin with
+        the same random weights; or begin with random weights of their own.
+    model : str
+        A name that `wamlib.models.build` knows.
+    n_members : int
+        Members of the pool. They differ in ``seed``: order of images, dropout.
+    replica : int
+        Pools with different numbers share no seed, so they are independent.
+    epochs, trunk_epochs : int
+        Epochs a member has seen in all, and how many of them in the trunk.
+    **settings
+        Further fields of `wamlib.config.TrainConfig`.
+
+    Returns
+    -------
+    list of TrainConfig
+    """
+    if start not in STARTS or not 0 < trunk_epochs < epochs:
+        raise ConfigError(
+            "cannot make a pool",
+            item="start, epochs, trunk_epochs",
+            got=f"{start!r}, {epochs}, {trunk_epochs}",
+            wanted=f"one of {', '.join(STARTS)}, and 0 < trunk_epochs < epochs",
+            fix="Correct the arguments.",
+        )
+    common = {"model": model, **RECIPES.get(model.partition("-x")[0], {}), **settings}
+    seeds = [derive_seed("member", replica, member) % 2**31 for member in range(n_members)]
+    shared = derive_seed("pool", replica) % 2**31
+    if start == "independent init":
+        return [TrainConfig(seed=seed, init_seed=seed, epochs=epochs, **common) for seed in seeds]
+    if start == "shared init":
+        return [TrainConfig(seed=seed, init_seed=shared, epochs=epochs, **common) for seed in seeds]
+    trunk = TrainConfig(seed=shared, init_seed=shared, epochs=trunk_epochs, **common)
+    rest = epochs - trunk_epochs
+    return [TrainConfig(seed=seed, init_seed=None, start=trunk, epochs=rest, **common) for seed in seeds]
+
+
+def pools(models, *, n_replicas=3, **settings):
+    """Return the pools of a sweep: ``{(model, start, replica): list of TrainConfig}``.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Architectures.
+    n_replicas : int
+        Independent pools per architecture and start.
+    **settings
+        As for `pool`.
+    """
+    return {
+        (model, start, replica): pool(start, model=model, replica=replica, **settings)
+        for model in models
+        for start in STARTS
+        for replica in range(n_replicas)
+    }
+
+
+def width_pairs(models, widths, *, n_replicas=3, **settings):
+    """Return pairs of independent members over widths: ``{(model, width, replica): list of TrainConfig}``.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Architectures.
+    widths : sequence of float
+        Factors on the number of units of every hidden layer; 1 is the architecture as
+        it is, and its pairs are the first two members of the pools.
+    n_replicas : int
+        Independent pairs per architecture and width.
+    **settings
+        As for `pool`, without ``n_members``.
+    """
+    return {
+        (model, width, replica): pool(
+            "independent init",
+            model=model if width == 1 else f"{model}-x{width:g}",
+            replica=replica,
+            **settings | {"n_members": 2},
+        )
+        for model in models
+        for width in widths
+        for replica in range(n_replicas)
+    }
+
+
+def fit_passes(dataset, n_train, *epochs):
+    """Return the images and the passes over them where a data set may be smaller than ``n_train``.
+
+    Parameters
+    ----------
+    dataset : str
+        A name that `wamlib.data.load` knows.
+    n_train : int or None
+        Training images asked for; None means all.
+    *epochs : int
+        Passes over ``n_train`` images.
+
+    Returns
+    -------
+    tuple
+        ``n_train`` and ``epochs`` as they are; or, of a smaller data set, None (all its
+        images) and as many times more passes, so that a member sees as many images.
+    """
+    size = SIZES.get(dataset)
+    if size is None or n_train is None or n_train <= size:
+        return n_train, *epochs
+    return None, *(count * round(n_train / size) for count in epochs)
+
+
+def pairs_by_dataset(datasets, models, *, n_train, epochs, trunk_epochs, starts=(STARTS[0], STARTS[2]), n_replicas=3):
+    """Return pairs of members on several data sets: ``{(dataset, model, start, replica): list of TrainConfig}``.
+
+    A pair is the first two members of the pool with the same settings.
+
+    Parameters
+    ----------
+    datasets, models : sequence of str
+        Names of data sets and of architectures.
+    n_train, epochs, trunk_epochs : int
+        As for `pool`; of a smaller data set as `fit_passes` says.
+    starts : sequence of str
+        Of `STARTS`.
+    n_replicas : int
+        Independent pairs of each kind.
+    """
+    pairs = {}
+    for dataset in datasets:
+        images, passes, trunk = fit_passes(dataset, n_train, epochs, trunk_epochs)
+        settings = {"dataset": dataset, "n_train": images, "epochs": passes, "trunk_epochs": trunk, "n_members": 2}
+        for model in models:
+            for start in starts:
+                for replica in range(n_replicas):
+                    pairs[dataset, model, start, replica] = pool(start, model=model, replica=replica, **settings)
+    return pairs
