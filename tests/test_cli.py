@@ -12,6 +12,9 @@ from wamlib.cli import main
 
 SMALL = """
 dataset: digits
+datasets: [digits]
+template_models: [mlp]
+n_linear: 2
 n_train: 100
 models: [mlp]
 n_members: 1
@@ -63,7 +66,9 @@ def test_sweep_trains_and_runs_lists(tmp_path):
 def test_mistakes_end_with_one_message_and_code_2(words, said, tmp_path):
     (tmp_path / "broken.yml").write_text("a: [1")
     (tmp_path / "list.yml").write_text("- 1")
-    (tmp_path / "unknown-data.yml").write_text("{dataset: fashion_mnist, models: [mlp], n_members: 1, n_replicas: 1}")
+    (tmp_path / "unknown-data.yml").write_text(
+        "{dataset: fashion_mnist, datasets: [], models: [mlp], n_members: 1, n_replicas: 1}"
+    )
     (tmp_path / "typo.yml").write_text("{n_trian: 100}")
     (tmp_path / "bad-value.yml").write_text("{epochs: 0}")
     words = [tmp_path / word if word.endswith(".yml") else word for word in words]

@@ -32,7 +32,15 @@ SCALE = with_values(
     grid(model=["mlp"], scope=["learnable"], replica=[0, 1], combination=["member", "uniform soup", "logit ensemble"],
          c=[0.1, 1.0, 10.0]), "accuracy",
 )  # fmt: skip
-DECAY = grid(weight_decay=[0.0, 0.1], seed=[0, 1, 2]).assign(own=0.5, null=0.0, accuracy=80.0)
+DECAY = grid(dataset=["digits", "cats"], weight_decay=[0.0, 0.1], seed=[0, 1, 2])
+DECAY = DECAY.assign(own=0.5, null=0.0, accuracy=80.0, residual=3.0, confidence=20.0, limit_correlation=0.9)
+SOUPS = grid(dataset=["digits", "cats"], group=[0.0, "released recipe"], n_members=[1, 2, 5], subset=[0, 1, 2])
+SOUPS = with_values(SOUPS, "accuracy").assign(own=0.5)
+SOUPS = SOUPS[(SOUPS.n_members < 5) | (SOUPS.subset == 0)]  # the largest soup has no replica
+PAIRS = grid(
+    dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.structure.KINDS), replica=[0, 1], depth=[1, 2]
+)
+PAIRS = PAIRS.assign(own=0.3, likeness=0.2, cosine=0.1, gain=-20.0)
 HISTORY = with_values(grid(model=["mlp", "cnn"], epoch=[1, 2, 3], seed=[0, 1]), "accuracy")
 MEMBERS = with_values(grid(model=["mlp", "cnn"], start=STARTS, seed=[0, 1, 2]), "accuracy")
 LINES = grid(model=["mlp", "resnet8"], replica=[0, 1], matching=["none", "weights"], repair=["none", "REPAIR"],
@@ -49,12 +57,20 @@ IMAGES = with_values(
 )
 NAMES = ["cat", "dog", "cow"]
 
+# Pictures, and correlations, which have no unit.
+UNITLESS = {"picture_grid", "stretched_grid", "correlation_matrix", "layer_profiles", "summary"}
+
 FIGURES = {
     "learning_curves": lambda: plot.learning_curves(HISTORY),
     "member_strip": lambda: plot.member_strip(MEMBERS),
     "picture_grid": lambda: plot.picture_grid({"a": np.ones((3, 1, 4, 4)), "b": np.zeros((3, 3, 4, 4))}, NAMES),
     "correlation_matrix": lambda: plot.correlation_matrix(pd.DataFrame(np.eye(3), index=NAMES, columns=NAMES)),
+    "stretched_grid": lambda: plot.stretched_grid({"a": np.ones((3, 1, 4, 4)), "b": np.zeros((3, 3, 4, 4))}, NAMES),
     "decay_trade_off": lambda: plot.decay_trade_off(DECAY),
+    "limit_correlation": lambda: plot.limit_correlation(DECAY),
+    "rows_vs_members": lambda: plot.rows_vs_members(SOUPS),
+    "structure_and_gain": lambda: plot.structure_and_gain(PAIRS),
+    "layer_profiles": lambda: plot.layer_profiles(PAIRS),
     "error_vs_members": lambda: plot.error_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
     "error_along_path": lambda: plot.error_along_path(PATH),
     "scale_curves": lambda: plot.scale_curves(SCALE),
@@ -67,8 +83,12 @@ FIGURES = {
 }
 
 
+# No matplotlib figure but a page to act on, and its input; tests/test_mixing.py tries them.
+INTERACTIVE = {"Mixture", "mixing_figure"}
+
+
 def test_every_figure_is_tried_here():
-    assert set(FIGURES) == set(plot.__all__)
+    assert set(FIGURES) == set(plot.__all__) - INTERACTIVE
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -81,7 +101,7 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
     assert (tmp_path / "x.svg").stat().st_size < 500_000
 
 
-@pytest.mark.parametrize("name", sorted(set(FIGURES) - {"picture_grid", "correlation_matrix", "summary"}))
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - UNITLESS))
 def test_quantities_have_units_and_images_no_titles(name):
     fig = FIGURES[name]()
     labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])

@@ -1,6 +1,7 @@
 """Pools, and sweeps that go on when a run fails."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -109,7 +110,63 @@ def test_groups_keep_their_names(tmp_path):
 
 
 def test_linear_members_hold_a_control():
-    groups = sweeps.linear_members(n_members=2, weight_decays=(0.0, 0.1))
-    assert list(groups) == [0.0, 0.1, "shuffled labels"]
+    groups = sweeps.linear_members("fashion-mnist", n_members=2, weight_decays=(0.0, 0.1))
+    assert list(groups) == [0.0, 0.1, sweeps.SHUFFLED, sweeps.RELEASED]
     assert all(config.shuffle_labels for config in groups["shuffled labels"])
     assert groups[0.1][0].weight_decay == 0.1
+    assert {config.pixels for config in groups[sweeps.RELEASED]} == {"unit"}
+
+
+def test_a_smaller_data_set_is_passed_over_more_often():
+    assert sweeps.fit_passes("digits", 8000, 4, 2) == (None, 24, 12)
+    assert sweeps.fit_passes("digits", 600, 4, 2) == (600, 4, 2)
+    assert sweeps.fit_passes("fashion-mnist", 8000, 4, 2) == (8000, 4, 2)
+    assert sweeps.fit_passes("digits", None, 4) == (None, 4)
+
+
+def test_the_stated_size_of_the_small_data_set_is_its_size():
+    from wamlib import data
+    from wamlib.sweeps.pools import SIZES
+
+    assert {name: len(data.load(name).train) for name in SIZES} == SIZES
+
+
+def test_pairs_over_data_sets_begin_the_pools():
+    settings = {"n_train": 100, "epochs": 2, "trunk_epochs": 1}
+    pairs = sweeps.pairs_by_dataset(["digits"], ["mlp"], n_replicas=2, **settings)
+    assert {key[2] for key in pairs} == {"shared start", "independent init"}
+    for (dataset, model, start, replica), pair in pairs.items():
+        assert pair == sweeps.pool(start, model=model, replica=replica, dataset=dataset, n_members=5, **settings)[:2]
+
+
+def test_the_book_counts_only_data_sets_that_are_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
+    settings = {"dataset": "digits", "models": [], "wide_models": [], "template_models": ["mlp"]}
+    names = {config.dataset for config in sweeps.book(datasets=["digits", "folder:nowhere.zip"], **settings)}
+    assert names == {"digits"}
+    (tmp_path / "raw" / "nowhere.zip").mkdir(parents=True)  # the twin: now there is something of that name
+    names = {config.dataset for config in sweeps.book(datasets=["digits", "folder:nowhere.zip"], **settings)}
+    assert names == {"digits", "folder:nowhere.zip"}
+
+
+def test_linear_members_of_a_sweep_are_trained_together_and_kept_apart(tmp_path):
+    store = RunStore(tmp_path)
+    groups = sweeps.linear_members("digits", n_train=200, n_members=2, epochs=2, weight_decays=(0.0, 0.1))
+    with ThreadPoolExecutor(1) as executor:
+        done = sweeps.run_groups(groups, store, executor)
+    assert {run.record["trained_together"] for run in done[0.0]} == {6}  # 2 seeds x (2 decays + shuffled labels)
+    assert {run.record["trained_together"] for run in done[sweeps.RELEASED]} == {2}
+    assert len(store.table()) == 8
+    alone = RunStore(tmp_path / "alone").train(groups[0.1][1])
+    torch.testing.assert_close(done[0.1][1].state, alone.state, rtol=0, atol=1e-6)
+    assert alone.record["trained_together"] == 1
+
+
+def test_a_member_that_diverges_takes_none_of_those_trained_with_it_along(tmp_path):
+    store = RunStore(tmp_path)
+    good = tiny(model="linear", epochs=20, weight_decay=0.0)
+    bad = replace(good, weight_decay=1e20)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(sweeps.SweepError, match="diverged"):
+        sweeps.run([bad, good], store, executor)
+    assert good in store
+    assert bad not in store

@@ -97,8 +97,10 @@ def test_overflow_is_a_gap_and_not_a_number(pool, dataset):
 
 
 def test_template_matches_find_the_classes_and_not_in_the_control(store):
-    groups = sweeps.linear_members(dataset="digits", n_train=1000, n_members=2, epochs=10, weight_decays=(0.0,))
+    groups = sweeps.linear_members("digits", n_train=1000, n_members=2, epochs=10, weight_decays=(0.0,))
     table = tables.template_matches(sweeps.run_groups(groups, store), store.dataset(groups[0.0][0]))
+    assert list(table.seed) == [0, 1] * 3
+    table = table[table.group != sweeps.RELEASED]
     true, shuffled = (table[(table.group == "shuffled labels") == flag] for flag in (False, True))
     assert (true.own > 0.6).all()
     assert (true.p < 0.01).all()

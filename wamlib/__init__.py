@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "align",
+    "claims",
     "config",
     "data",
     "ensemble",
     "errors",
     "evaluate",
+    "linear",
     "merge",
     "models",
     "plot",

@@ -39,9 +39,12 @@ def sweep(
     device: Device = "auto",
 ):
     """Train the runs of the book that are missing, on all cores or on the accelerator."""
-    from . import sweeps
+    from . import data, sweeps
 
     settings = _read_params(params)
+    for name in settings.get("datasets", sweeps.DATASETS):
+        if not data.is_present(name):
+            typer.echo(f"left out: {data.title(name)}, which is not on this machine (wamlib fetch {name})", err=True)
     try:
         runs = sweeps.run(sweeps.book(**settings), device=device)
     except KeyboardInterrupt:

@@ -15,10 +15,11 @@ __all__ = ["TrainConfig", "derive_seed", "home"]
 SCHEDULES = ("cosine", "step", "linear", "constant")
 AUGMENTS = ("none", "flip", "crop", "flip-crop")
 PRECISIONS = ("float32", "bfloat16")
+PIXELS = ("normalised", "unit")
 
 # Part of every run id. Raise it when a change in training or in a model changes
 # the weights that a config leads to, so that no old run is taken for a new one.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 
 def home():
@@ -89,7 +90,8 @@ class TrainConfig:
     epochs : int
         Passes over the training images.
     batch_size : int
-        Images a step; the last, smaller batch of an epoch is used too.
+        Images a step; the last, smaller batch of an epoch is used too, and joined to the one
+        before if it holds a single image.
     peak_lr : float
         Highest learning rate of the schedule.
     warmup_epochs : float
@@ -106,6 +108,9 @@ class TrainConfig:
         Compute type; bfloat16 means autocast with float32 weights.
     threads : int
         CPU threads of the training process.
+    pixels : {"normalised", "unit"}
+        What the model reads: images with mean 0 and standard deviation 1 per channel, or
+        bytes divided by 255.
     shuffle_labels : bool
         Deal the training labels out at random: a control in which there is nothing to learn.
 
@@ -133,6 +138,7 @@ class TrainConfig:
     augment: str = "none"
     precision: str = "float32"
     threads: int = 1
+    pixels: str = "normalised"
     shuffle_labels: bool = False
 
     def __post_init__(self):
@@ -151,7 +157,12 @@ class TrainConfig:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or not low <= value < high:
                 self._refuse(field, f"a number in [{low}, {high})")
-        for field, allowed in [("schedule", SCHEDULES), ("augment", AUGMENTS), ("precision", PRECISIONS)]:
+        for field, allowed in [
+            ("schedule", SCHEDULES),
+            ("augment", AUGMENTS),
+            ("precision", PRECISIONS),
+            ("pixels", PIXELS),
+        ]:
             if getattr(self, field) not in allowed:
                 self._refuse(field, f"one of {', '.join(allowed)}")
         if not isinstance(self.shuffle_labels, bool):

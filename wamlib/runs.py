@@ -1,12 +1,14 @@
 """The run store: one folder per run, found by its config, trained once."""
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -18,10 +20,10 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from . import data, evaluate, models
+from . import data, evaluate, linear, models
 from .config import TrainConfig, home
 from .errors import CheckpointError, RunNotFoundError
-from .train import pick_device, train
+from .train import check_finite, pick_device, train
 
 __all__ = ["Run", "RunStore", "describe_machine"]
 
@@ -103,6 +105,7 @@ class RunStore:
         dataset = data.load(
             config.dataset, self.data_root, n_train=config.n_train, split_seed=config.split_seed, device=device
         )
+        dataset = dataset.with_unit_pixels() if config.pixels == "unit" else dataset
         return dataset.with_shuffled_labels(config.split_seed) if config.shuffle_labels else dataset
 
     def train(self, config, *, device="auto", progress=None):
@@ -132,11 +135,53 @@ class RunStore:
                 self._train(config, start, pick_device(device), progress)
         return self[config]
 
+    def train_together(self, configs, *, device="auto"):
+        """Return the runs of linear members, training those that are missing as one problem.
+
+        Nothing is kept of a training that is cut short: it takes seconds.
+
+        Parameters
+        ----------
+        configs : list of TrainConfig
+            One of the lists that `wamlib.linear.group` returns.
+        device : str or torch.device
+            "auto" takes CUDA, else MPS, else the CPU.
+
+        Returns
+        -------
+        list of Run
+        """
+        device = pick_device(device)
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as locks:
+            # In one order everywhere, so that two processes never wait for each other.
+            for run_id in sorted(config.run_id for config in configs):
+                locks.enter_context(FileLock(self.root / ".locks" / run_id))
+            missing = [config for config in configs if config not in self]
+            if missing:
+                plain = self.dataset(replace(missing[0], shuffle_labels=False), device)
+                shuffled = plain.with_shuffled_labels(missing[0].split_seed)
+                trained = linear.train_together(missing, plain, shuffled)
+                finite = [(c, *t) for c, t in zip(missing, trained, strict=True) if math.isfinite(t[1][-1]["loss"])]
+                for config, state, history in finite:
+                    dataset = shuffled if config.shuffle_labels else plain
+                    self._keep(config, dataset, state, history, device, together=len(missing))
+                for config, (_, history) in zip(missing, trained, strict=True):
+                    check_finite(config, history[-1])  # now that the others are kept
+        return [self[config] for config in configs]
+
     def _train(self, config, start, device, progress):
         path = self.root / config.run_id
         path.mkdir(parents=True, exist_ok=True)
         dataset = self.dataset(config, device)
         state, history = train(config, dataset, start=start, device=device, resume=path / RESUME, progress=progress)
+        self._keep(config, dataset, state, history, device)
+        (path / RESUME).unlink(missing_ok=True)
+
+    def _keep(self, config, dataset, state, history, device, together=1):
+        """Evaluate a trained member and write its run, the record last."""
+        path = self.root / config.run_id
+        path.mkdir(parents=True, exist_ok=True)
         model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         model.load_state_dict(state)
         model.to(device, memory_format=torch.channels_last)
@@ -149,6 +194,7 @@ class RunStore:
             "metrics": {name: evaluate.metrics(logits[name], split.labels) for name, split in splits.items()},
             "history": history,
             "seconds": sum(row["seconds"] for row in history),
+            "trained_together": together,
             "split_hash": dataset.split_hash,
             "machine": describe_machine(device, config.threads),
             "versions": _versions(),
@@ -158,7 +204,6 @@ class RunStore:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         _write_atomically(path / RECORD, json.dumps(record, indent=1).encode())
-        (path / RESUME).unlink(missing_ok=True)
 
     def start_state(self, config):
         """Return the weights that training began with: those of ``config.start``, or the random ones.

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Interval", "mean_interval", "paired_difference", "permutation_p"]
+__all__ = ["Interval", "mean_interval", "paired_difference", "permutation_p", "replicas_needed"]
 
 
 class Interval(NamedTuple):
@@ -84,3 +84,34 @@ def permutation_p(observed, null):
     """
     null = np.asarray(null, dtype=np.float64)
     return float((1 + np.sum(null >= observed)) / (1 + len(null)))
+
+
+def replicas_needed(values, bound, level=0.95, most=10_000):
+    """Return how many replicas would tell the mean from a bound, if mean and spread stay as found.
+
+    Parameters
+    ----------
+    values : array_like, shape (replica,)
+        At least two numbers, one per independent replica.
+    bound : float
+        What the mean is to be told from.
+    level : float
+        Coverage of the interval, in (0, 1).
+    most : int
+        Returned where still more would be needed.
+
+    Returns
+    -------
+    int
+        The smallest n at which the half-width of a Student-t interval is below the distance;
+        never less than one more than there are.
+    """
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return 2  # one replica has no spread: look at a second
+    distance, spread = abs(values.mean() - bound), values.std(ddof=1)
+    n = np.arange(len(values) + 1, most)
+    enough = stats.t.ppf(0.5 + level / 2, n - 1) * spread / np.sqrt(n) < distance
+    return int(n[enough.argmax()]) if enough.any() else most

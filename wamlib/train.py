@@ -128,14 +128,7 @@ def _train(config, dataset, start, device, resume, progress, average):
     for epoch in range(len(history), config.epochs):
         row = _train_epoch(config, model, optimizer, dataset.train, epoch, average)
         history.append(row)
-        if not math.isfinite(row["loss"]):
-            raise ConfigError(
-                "training diverged",
-                item=f"{config.run_id}, epoch {epoch + 1}",
-                got=f"a loss of {row['loss']}",
-                wanted="a finite loss",
-                fix=f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up.",
-            )
+        check_finite(config, row)
         if average is not None and average.every == "epoch":
             average.update(model)
         if resume:
@@ -150,17 +143,16 @@ def _train_epoch(config, model, optimizer, split, epoch, average):
     begin = time.perf_counter()
     device = split.images.device
     n = len(split)
-    steps = math.ceil(n / config.batch_size)
     generator = torch.Generator().manual_seed(derive_seed("epoch", config.seed, epoch))
-    order = torch.randperm(n, generator=generator).to(device)
+    order = batches(torch.randperm(n, generator=generator).to(device), config.batch_size)
+    steps = len(order)
     loss_sum, right = (torch.zeros((), device=device) for _ in range(2))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     # Dropout draws from the global generator: seed it for this epoch, and put it back afterwards.
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(derive_seed("dropout", config.seed, epoch))
-        for step in range(steps):
-            index = order[step * config.batch_size : (step + 1) * config.batch_size]
+        for step, index in enumerate(order):
             images, labels = split.images[index], split.labels[index]
             if config.augment != "none":
                 images = augment(images, config.augment, generator)
@@ -185,6 +177,34 @@ def _train_epoch(config, model, optimizer, split, epoch, average):
         "lr": lr,
         "seconds": time.perf_counter() - begin,
     }
+
+
+def batches(order, size):
+    """Split an order of images into batches; a last one of a single image joins the one before.
+
+    BatchNorm cannot train on one image: it has no variance.
+    """
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def check_finite(config, row):
+    """Raise if the loss of an epoch is no number.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not math.isfinite(row["loss"]):
+        raise ConfigError(
+            "training diverged",
+            item=f"{config.run_id}, epoch {row['epoch']}",
+            got=f"a loss of {row['loss']}",
+            wanted="a finite loss",
+            fix=f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up.",
+        )
 
 
 @contextlib.contextmanager

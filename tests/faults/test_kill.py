@@ -64,7 +64,8 @@ def test_a_killed_training_continues_and_ends_with_the_same_bits(tmp_path):
 def test_ctrl_c_ends_the_command_line_with_one_line(tmp_path):
     params = tmp_path / "params.yml"
     params.write_text(
-        "{dataset: digits, n_train: 1000, models: [resnet8], n_members: 4, epochs: 40, linear_epochs: 1}\n"
+        "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 1000, models: [resnet8], n_members: 4, "
+        "epochs: 40, linear_epochs: 1}\n"
     )
     # A shell starts what it puts in the background with SIGINT ignored, and a child inherits that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

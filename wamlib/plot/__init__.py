@@ -3,22 +3,31 @@
 from .curves import error_along_path, error_vs_members, scale_curves
 from .members import learning_curves, member_strip
 from .merging import alignment_paths, barrier_vs_width, merge_differences, recalibration_curves, spread_by_depth
+from .mixing import Mixture, mixing_figure
 from .overview import summary
-from .templates import correlation_matrix, decay_trade_off, picture_grid
+from .structure import layer_profiles, rows_vs_members, structure_and_gain
+from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
 
 __all__ = [
+    "Mixture",
     "alignment_paths",
     "barrier_vs_width",
     "correlation_matrix",
     "decay_trade_off",
     "error_along_path",
     "error_vs_members",
+    "layer_profiles",
     "learning_curves",
+    "limit_correlation",
     "member_strip",
     "merge_differences",
+    "mixing_figure",
     "picture_grid",
     "recalibration_curves",
+    "rows_vs_members",
     "scale_curves",
     "spread_by_depth",
+    "stretched_grid",
+    "structure_and_gain",
     "summary",
 ]

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .style import LOOKS, closed, intervals, log_percent
+from .templates import over_decays
 
 __all__ = ["summary"]
 
@@ -19,11 +20,8 @@ def summary(decay, combinations, scale):
         last two, rows of one architecture.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.2), layout="constrained")
-    line = intervals(decay, ["weight_decay"], "own")
-    axes[0].errorbar(
-        range(len(line)), line["mean"], line["mean"] - line.low, color=LOOKS["uniform soup"][0], marker="s", capsize=3
-    )
-    axes[0].set_xticks(range(len(line)), [f"{decay:g}" for decay in line.weight_decay])
+    over_decays(axes[0], decay, "own")
+    axes[0].legend()
     axes[0].set(
         title="Do weights look like data?",
         xlabel="Weight decay",

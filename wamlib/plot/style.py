@@ -28,6 +28,9 @@ LOOKS = {
     "feature ensemble, averaged head": ("#029E73", "*", (0, (3, 1))),
     "REPAIR": ("#CC78BC", "X", (0, (6, 1, 1, 1))),
 }
+# Data sets share one colour, for hues mean combinations.
+DATASETS = (("#333333", "o", "-"), ("#333333", "s", (0, (5, 1.5))), ("#333333", "^", (0, (1, 1.2))),
+            ("#333333", "D", (0, (3, 1, 1, 1))))  # fmt: skip
 MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet8": "ResNet-8 (BatchNorm)", "linear": "linear"}
 
 

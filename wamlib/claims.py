@@ -1,0 +1,139 @@
+"""Claims: tables of measurements in, verdicts out. No verdict is typed."""
+
+import math
+
+import pandas as pd
+
+from .errors import ProbeError
+from .stats import mean_interval, replicas_needed
+
+__all__ = ["CLAIMS", "VERDICTS", "evidence", "ledger", "measure"]
+
+# The worst verdict of several measures is the verdict of all.
+VERDICTS = ("does not hold", "undecided", "holds")
+ONLY_RELEASED = "holds only under the released protocol"
+PROTOCOLS = ("released", "corrected")
+
+# Number: the claim in one sentence, and where it comes from.
+CLAIMS = {
+    "C1": ("The rows of a linear classifier look like the means of their classes.", "paper, perspective 1"),
+    "C2": ("How much they do depends on weight decay, and is paid for with accuracy.", "this book"),
+    "C3": ("The mean of the rows of two classes is a template of both.", "paper, perspective 1"),
+    "C4": ("The mean of the rows of several members keeps likeness and accuracy, and is the logit ensemble.",
+           "this book, the step that the paper leaves out"),
+    "C5": ("Structure in the weights is why merging works: members with structured weights merge.",
+           "paper, perspective 1"),
+}  # fmt: skip
+
+
+def measure(claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note=""):
+    """Judge one measurement of a claim.
+
+    Parameters
+    ----------
+    claim : str
+        A key of `CLAIMS`.
+    name : str
+        What was measured, as a reader of the ledger would say it.
+    values : array_like, shape (replica,)
+        One number per independent replica.
+    bound : float
+        What the claim says the mean is above, or below.
+    side : {"above", "below"}
+        On which side of the bound.
+    unit : str
+        Unit of the values.
+    dataset : str
+        Where it was measured, as the ledger shows it.
+    protocol : {"released", "corrected"}
+        As the paper's code does it, or as this book does.
+    note : str
+        What the reader should know beside it, such as the architecture.
+
+    Returns
+    -------
+    dict
+        claim, dataset, protocol, measure, note, unit, side, bound, mean, low, high (95 %
+        interval over replicas), n, verdict (of `VERDICTS`) and n_needed: replicas that would decide it at the
+        spread found, 0 where it is decided.
+
+    Raises
+    ------
+    ProbeError
+        If the claim, the side or the protocol is unknown, or a value is no number.
+    """
+    for item, got, known in [("claim", claim, CLAIMS), ("side", side, ("above", "below")),
+                             ("protocol", protocol, PROTOCOLS)]:  # fmt: skip
+        if got not in known:
+            _refuse(f"{item}", repr(got), f"one of {', '.join(known)}", "Correct the argument.")
+    values = [float(value) for value in values]
+    if not values or not all(math.isfinite(value) for value in values):
+        _refuse(f"{claim}, {name}", f"{values}", "one finite number per replica", "Look at the table they come from.")
+    mean, low, high, n = mean_interval(values)
+    inside, outside = (low > bound, high < bound) if side == "above" else (high < bound, low > bound)
+    verdict = "holds" if inside else "does not hold" if outside else "undecided"
+    needed = replicas_needed(values, bound) if verdict == "undecided" else 0
+    return {
+        "claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit,
+        "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n,
+        "verdict": verdict, "n_needed": needed,
+    }  # fmt: skip
+
+
+def evidence(rows):
+    """Return the measurements of a chapter as a tidy table.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As `measure` returns them.
+
+    Returns
+    -------
+    DataFrame
+    """
+    return pd.DataFrame(rows)
+
+
+def ledger(table):
+    """Return one verdict for each claim and data set.
+
+    A claim holds under a protocol if each of its measures does; it does not hold if one
+    does not. Where both protocols were measured, the corrected one decides, and a claim
+    that only the released one supports is named as such.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `evidence` returns it, of one chapter or of several.
+
+    Returns
+    -------
+    DataFrame
+        Columns claim, statement, source, dataset, released and corrected (verdict under
+        each protocol, empty if not measured), verdict, and n_needed: the most replicas that
+        an undecided measure of the deciding protocol asks for.
+    """
+    rows = []
+    for (claim, dataset), group in table.groupby(["claim", "dataset"], sort=False):
+        by_protocol = {
+            protocol: min(part.verdict, key=VERDICTS.index) for protocol, part in group.groupby("protocol", sort=False)
+        }
+        verdict = by_protocol.get("corrected", by_protocol.get("released"))
+        if verdict == "does not hold" and by_protocol.get("released") == "holds":
+            verdict = ONLY_RELEASED
+        deciding = group[group.protocol == ("corrected" if "corrected" in by_protocol else "released")]
+        statement, source = CLAIMS[claim]
+        rows.append(
+            {
+                "claim": claim, "statement": statement, "source": source, "dataset": dataset,
+                **{protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS},
+                "verdict": verdict,
+                "n_needed": int(deciding.n_needed.max()) if verdict == "undecided" else 0,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _refuse(item, got, wanted, fix):
+    raise ProbeError("cannot judge a claim", item=item, got=got, wanted=wanted, fix=fix)

@@ -1,0 +1,174 @@
+"""Averages of weight rows: of two classes of one member, and of several members."""
+
+import itertools
+import math
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from .. import evaluate, probe
+from ..ensemble import logit_ensemble
+from ..merge import interpolate, uniform_soup
+from .evaluator import Evaluator
+
+__all__ = ["class_mixtures", "class_pairs", "linear_soups", "member_mixtures"]
+
+MAX_PAIRS = 45  # of classes: all pairs of ten
+
+
+def class_pairs(runs, dataset):
+    """Put the mean of two weight rows in place of both, for many pairs of classes.
+
+    Parameters
+    ----------
+    runs : list of Run
+        Linear members.
+    dataset : wamlib.data.Dataset
+
+    Returns
+    -------
+    DataFrame
+        One row per member and pair of classes (at most 45 pairs): seed, first, second, own
+        (correlation of the mean row with the mean of the two centred class means), null (mean
+        correlation with such means of pairs that share no class with it), lower_recall and
+        mean_recall (percent of the images of a class that the mean row wins: of the class it
+        serves worse, and mean of the two), separate_recall (percent of images of the two
+        classes that one of the two separate rows wins) and chance (percent).
+    """
+    n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
+    pairs = _pairs(n_classes)
+    evaluator, labels = Evaluator("linear", dataset), dataset.test.labels
+    means = probe.class_means(dataset.train, n_classes).cpu()
+    first, second = (torch.tensor(part) for part in zip(*pairs, strict=True))
+    mean_of_means = (means[first] + means[second]) / 2
+    disjoint = ~((first[:, None, None] == torch.stack([first, second], 1)).any(2)
+                 | (second[:, None, None] == torch.stack([first, second], 1)).any(2))  # fmt: skip
+    rows = []
+    for run in runs:
+        pictures = probe.templates(run.state, shape)
+        correlation = probe.template_match((pictures[first] + pictures[second]) / 2, mean_of_means).correlation
+        null = (correlation * disjoint).sum(1) / disjoint.sum(1).clamp_min(1)
+        logits = evaluator.logits(run.state)
+        for number, (i, j) in enumerate(pairs):
+            recalls = [_wins(logits[labels == label], i, j, 0.5) for label in (i, j)]
+            separate = logits[(labels == i) | (labels == j)].argmax(1)
+            rows.append(
+                {
+                    "seed": run.config.seed,
+                    "first": dataset.classes[i],
+                    "second": dataset.classes[j],
+                    "own": correlation[number, number].item(),
+                    "null": null[number].item(),
+                    "lower_recall": min(recalls),
+                    "mean_recall": sum(recalls) / 2,
+                    "separate_recall": 100 * ((separate == i) | (separate == j)).double().mean().item(),
+                    "chance": 100 / (n_classes - 1),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def class_mixtures(run, dataset, alphas, n_classes=10):
+    """Measure who is recalled by a mixture of two rows, over mixing weights.
+
+    Parameters
+    ----------
+    run : Run
+        A linear member.
+    dataset : wamlib.data.Dataset
+    alphas : sequence of float
+        Mixing weights: the row is ``(1 - alpha) * first + alpha * second`` and stands for both.
+    n_classes : int
+        Only the first so many classes are paired.
+
+    Returns
+    -------
+    DataFrame
+        Columns first, second (indices of classes, first < second), alpha, recall_first and
+        recall_second (percent of the test images of each class that the mixture wins).
+    """
+    logits, labels = Evaluator("linear", dataset).logits(run.state), dataset.test.labels
+    rows = []
+    for i, j in itertools.combinations(range(min(n_classes, len(dataset.classes))), 2):
+        of_first, of_second = logits[labels == i], logits[labels == j]
+        for alpha in alphas:
+            recalls = {"recall_first": _wins(of_first, i, j, alpha), "recall_second": _wins(of_second, i, j, alpha)}
+            rows.append({"first": i, "second": j, "alpha": alpha, **recalls})
+    return pd.DataFrame(rows)
+
+
+def member_mixtures(a, b, dataset, alphas):
+    """Measure the test accuracy along the line between two members, as columns alpha and accuracy (percent)."""
+    evaluator = Evaluator(a.config.model, dataset)
+    accuracies = [100 - evaluator.error(interpolate(a.state, b.state, alpha)) for alpha in alphas]
+    return pd.DataFrame({"alpha": alphas, "accuracy": accuracies})
+
+
+def _wins(logits, i, j, alpha):
+    """Return the share of images, in percent, whose mixed logit is above those of all classes but i and j."""
+    mixed = (1 - alpha) * logits[:, i] + alpha * logits[:, j]
+    others = logits.clone()
+    others[:, [i, j]] = -torch.inf
+    return 100 * (mixed > others.max(1).values).double().mean().item()
+
+
+def _pairs(n_classes):
+    pairs = list(itertools.combinations(range(n_classes), 2))
+    return pairs[:: math.ceil(len(pairs) / MAX_PAIRS)]
+
+
+def linear_soups(groups, dataset, sizes):
+    """Average the weights of N linear members, and their logits, for subsets that share no member.
+
+    Parameters
+    ----------
+    groups : dict of list of Run
+        As `wamlib.sweeps.linear_members` names them; groups with fewer members than the
+        largest size give only the smaller sizes.
+    dataset : wamlib.data.Dataset
+    sizes : sequence of int
+        Numbers N of members; of M members M // N subsets are made, and they are independent.
+
+    Returns
+    -------
+    DataFrame
+        One row per subset: group, n_members, subset, own (correlation of the soup's rows with
+        the centred mean of the own class), member_own (mean over members), accuracy,
+        member_accuracy and ensemble_accuracy (percent), and difference (largest absolute
+        difference between a logit of the soup and of the logit ensemble, over all test images
+        and classes, computed in float64 from the soup's float32 weights).
+    """
+    n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
+    means = probe.class_means(dataset.train, n_classes).cpu()
+    images = torch.cat([batch.flatten(1).double() for batch, _ in dataset.test.batches()])
+    rows = []
+    for group, runs in groups.items():
+        own = [probe.template_match(probe.templates(run.state, shape), means).own.mean().item() for run in runs]
+        accuracy = [run.record["metrics"]["test"]["accuracy"] for run in runs]
+        logits = [_exact_logits(run.state, images) for run in runs]
+        for n in (n for n in sizes if n <= len(runs)):
+            for subset in range(len(runs) // n):
+                chosen = slice(subset * n, (subset + 1) * n)
+                soup = uniform_soup([run.state for run in runs[chosen]])
+                of_soup, of_ensemble = _exact_logits(soup, images), logit_ensemble(logits[chosen])
+                match = probe.template_match(probe.templates(soup, shape), means)
+                rows.append(
+                    {
+                        "group": group,
+                        "n_members": n,
+                        "subset": subset,
+                        "own": match.own.mean().item(),
+                        "member_own": sum(own[chosen]) / n,
+                        "accuracy": evaluate.accuracy(of_soup, dataset.test.labels),
+                        "member_accuracy": sum(accuracy[chosen]) / n,
+                        "ensemble_accuracy": evaluate.accuracy(of_ensemble, dataset.test.labels),
+                        "difference": (of_soup - of_ensemble).abs().max().item(),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _exact_logits(state, images):
+    """Return the logits of a linear member for flattened float64 images."""
+    return F.linear(images, *(state[f"head.{name}"].double().to(images.device) for name in ("weight", "bias")))
