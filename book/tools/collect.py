@@ -22,7 +22,8 @@ from wamlib import plot, runs, sweeps
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
-PREFIXES = {"20_templates": "templates", "30_weights_or_features": "weights", "32_between": "between",
+PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
+            "30_weights_or_features": "weights", "32_between": "between",
             "34_alignment": "alignment", "35_beyond_the_mean": "beyond", "36_repair": "repair",
             "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
 
