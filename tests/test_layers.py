@@ -26,7 +26,7 @@ BELOW = {
     "probe": {"errors", "merge", "ensemble", "evaluate"},
     "sweeps": {"errors", "config", "data", "linear", "runs"},
     "claims": {"errors", "stats"},
-    "tables": {"errors", "config", "models", "evaluate", "merge", "ensemble", "align", "probe", "stats"},
+    "tables": {"errors", "config", "models", "linear", "evaluate", "merge", "ensemble", "align", "probe", "stats"},
     "plot": {"stats"},
     "cli": {"errors", "config", "data", "merge", "runs", "sweeps"},
     "__init__": set(),

@@ -132,11 +132,16 @@ def test_the_stated_size_of_the_small_data_set_is_its_size():
 
 
 def test_pairs_over_data_sets_begin_the_pools():
-    settings = {"n_train": 100, "epochs": 2, "trunk_epochs": 1}
-    pairs = sweeps.pairs_by_dataset(["digits"], ["mlp"], n_replicas=2, **settings)
+    settings = {"epochs": 2, "trunk_epochs": 1}
+    pairs = sweeps.pairs_by_dataset({"digits": 100}, ["mlp"], n_replicas=2, **settings)
     assert {key[2] for key in pairs} == {"shared start", "independent init"}
     for (dataset, model, start, replica), pair in pairs.items():
-        assert pair == sweeps.pool(start, model=model, replica=replica, dataset=dataset, n_members=5, **settings)[:2]
+        assert (
+            pair
+            == sweeps.pool(start, model=model, replica=replica, dataset=dataset, n_members=5, n_train=100, **settings)[
+                :2
+            ]
+        )
 
 
 def test_the_book_counts_only_data_sets_that_are_here(tmp_path, monkeypatch):

@@ -162,10 +162,16 @@ class RunStore:
                 plain = self.dataset(replace(missing[0], shuffle_labels=False), device)
                 shuffled = plain.with_shuffled_labels(missing[0].split_seed)
                 trained = linear.train_together(missing, plain, shuffled)
-                finite = [(c, *t) for c, t in zip(missing, trained, strict=True) if math.isfinite(t[1][-1]["loss"])]
-                for config, state, history in finite:
-                    dataset = shuffled if config.shuffle_labels else plain
-                    self._keep(config, dataset, state, history, device, together=len(missing))
+                # Labels differ in the training images only, so all can be evaluated together too.
+                states, splits = [state for state, _ in trained], {"selection": plain.selection, "test": plain.test}
+                logits = {name: linear.predict_together(states, split) for name, split in splits.items()}
+                for number, (config, (state, history)) in enumerate(zip(missing, trained, strict=True)):
+                    if math.isfinite(history[-1]["loss"]):
+                        dataset, own = (
+                            shuffled if config.shuffle_labels else plain,
+                            {n: z[number] for n, z in logits.items()},
+                        )
+                        self._keep(config, dataset, state, history, own, device, together=len(missing))
                 for config, (_, history) in zip(missing, trained, strict=True):
                     check_finite(config, history[-1])  # now that the others are kept
         return [self[config] for config in configs]
@@ -175,18 +181,19 @@ class RunStore:
         path.mkdir(parents=True, exist_ok=True)
         dataset = self.dataset(config, device)
         state, history = train(config, dataset, start=start, device=device, resume=path / RESUME, progress=progress)
-        self._keep(config, dataset, state, history, device)
-        (path / RESUME).unlink(missing_ok=True)
-
-    def _keep(self, config, dataset, state, history, device, together=1):
-        """Evaluate a trained member and write its run, the record last."""
-        path = self.root / config.run_id
-        path.mkdir(parents=True, exist_ok=True)
         model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         model.load_state_dict(state)
         model.to(device, memory_format=torch.channels_last)
         splits = {"selection": dataset.selection, "test": dataset.test}
         logits = {name: evaluate.predict_logits(model, split) for name, split in splits.items()}
+        self._keep(config, dataset, state, history, logits, device)
+        (path / RESUME).unlink(missing_ok=True)
+
+    def _keep(self, config, dataset, state, history, logits, device, together=1):
+        """Write the run of a trained member, the record last."""
+        path = self.root / config.run_id
+        path.mkdir(parents=True, exist_ok=True)
+        splits = {"selection": dataset.selection, "test": dataset.test}
         record = {
             "run_id": config.run_id,
             "status": "done",

@@ -78,7 +78,9 @@ def _read(path, root):
     number = {label: index for index, label in enumerate(classes)}
     labels = torch.tensor([number[label] for _, label in train + test])
     n = len(train)
-    tested = (pixels[n:], labels[n:]) if test else (None, None)
+    # A folder lists its images class by class; mixed, the first so many of them are a sample.
+    mixed = n + torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    tested = (pixels[mixed], labels[mixed]) if test else (None, None)
     return Raw(pixels[:n], labels[:n], *tested, classes, str(path))
 
 

@@ -32,6 +32,7 @@ def book(
     n_linear=15,
     linear_epochs=10,
     template_models=("mlp", "resnet8"),
+    n_train_pairs=4_000,
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
     **others,
@@ -69,7 +70,11 @@ def book(
         *(linear_members(name, n_train=n_train, n_members=n_linear, epochs=linear_epochs) for name in present),
         pools(models, **common),
         width_pairs(wide_models, widths, **common),
-        pairs_by_dataset(present, template_models, **trained),
+        pairs_by_dataset(
+            {name: n_train if name == dataset else n_train_pairs for name in present},
+            template_models,
+            **{key: value for key, value in trained.items() if key != "n_train"},
+        ),
     ]
     # A pair is part of a pool: dict.fromkeys() names it once.
     return list(dict.fromkeys(c for part in parts for members in part.values() for c in members))

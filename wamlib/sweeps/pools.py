@@ -135,24 +135,26 @@ def fit_passes(dataset, n_train, *epochs):
     return None, *(count * round(n_train / size) for count in epochs)
 
 
-def pairs_by_dataset(datasets, models, *, n_train, epochs, trunk_epochs, starts=(STARTS[0], STARTS[2]), n_replicas=3):
+def pairs_by_dataset(sizes, models, *, epochs, trunk_epochs, starts=(STARTS[0], STARTS[2]), n_replicas=3):
     """Return pairs of members on several data sets: ``{(dataset, model, start, replica): list of TrainConfig}``.
 
     A pair is the first two members of the pool with the same settings.
 
     Parameters
     ----------
-    datasets, models : sequence of str
-        Names of data sets and of architectures.
-    n_train, epochs, trunk_epochs : int
-        As for `pool`; of a smaller data set as `fit_passes` says.
+    sizes : dict of str to (int or None)
+        Name of each data set to training images; see `fit_passes` for smaller data sets.
+    models : sequence of str
+        Architectures.
+    epochs, trunk_epochs : int
+        As for `pool`, and `fit_passes`.
     starts : sequence of str
         Of `STARTS`.
     n_replicas : int
         Independent pairs of each kind.
     """
     pairs = {}
-    for dataset in datasets:
+    for dataset, n_train in sizes.items():
         images, passes, trunk = fit_passes(dataset, n_train, epochs, trunk_epochs)
         settings = {"dataset": dataset, "n_train": images, "epochs": passes, "trunk_epochs": trunk, "n_members": 2}
         for model in models:

@@ -2,15 +2,16 @@
 
 import itertools
 import math
+from statistics import fmean
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from .. import evaluate, probe
 from ..ensemble import logit_ensemble
+from ..linear import predict_together
 from ..merge import interpolate, uniform_soup
-from .evaluator import Evaluator
+from .evaluator import Evaluator, as_read_by
 
 __all__ = ["class_mixtures", "class_pairs", "linear_soups", "member_mixtures"]
 
@@ -38,7 +39,7 @@ def class_pairs(runs, dataset):
     """
     n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
     pairs = _pairs(n_classes)
-    evaluator, labels = Evaluator("linear", dataset), dataset.test.labels
+    evaluator, labels = Evaluator("linear", as_read_by(runs[0], dataset)), dataset.test.labels
     means = probe.class_means(dataset.train, n_classes).cpu()
     first, second = (torch.tensor(part) for part in zip(*pairs, strict=True))
     mean_of_means = (means[first] + means[second]) / 2
@@ -88,7 +89,7 @@ def class_mixtures(run, dataset, alphas, n_classes=10):
         Columns first, second (indices of classes, first < second), alpha, recall_first and
         recall_second (percent of the test images of each class that the mixture wins).
     """
-    logits, labels = Evaluator("linear", dataset).logits(run.state), dataset.test.labels
+    logits, labels = Evaluator("linear", as_read_by(run, dataset)).logits(run.state), dataset.test.labels
     rows = []
     for i, j in itertools.combinations(range(min(n_classes, len(dataset.classes))), 2):
         of_first, of_second = logits[labels == i], logits[labels == j]
@@ -100,7 +101,7 @@ def class_mixtures(run, dataset, alphas, n_classes=10):
 
 def member_mixtures(a, b, dataset, alphas):
     """Measure the test accuracy along the line between two members, as columns alpha and accuracy (percent)."""
-    evaluator = Evaluator(a.config.model, dataset)
+    evaluator = Evaluator(a.config.model, as_read_by(a, dataset))
     accuracies = [100 - evaluator.error(interpolate(a.state, b.state, alpha)) for alpha in alphas]
     return pd.DataFrame({"alpha": alphas, "accuracy": accuracies})
 
@@ -141,34 +142,27 @@ def linear_soups(groups, dataset, sizes):
     """
     n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
     means = probe.class_means(dataset.train, n_classes).cpu()
-    images = torch.cat([batch.flatten(1).double() for batch, _ in dataset.test.batches()])
     rows = []
     for group, runs in groups.items():
-        own = [probe.template_match(probe.templates(run.state, shape), means).own.mean().item() for run in runs]
-        accuracy = [run.record["metrics"]["test"]["accuracy"] for run in runs]
-        logits = [_exact_logits(run.state, images) for run in runs]
-        for n in (n for n in sizes if n <= len(runs)):
-            for subset in range(len(runs) // n):
-                chosen = slice(subset * n, (subset + 1) * n)
-                soup = uniform_soup([run.state for run in runs[chosen]])
-                of_soup, of_ensemble = _exact_logits(soup, images), logit_ensemble(logits[chosen])
-                match = probe.template_match(probe.templates(soup, shape), means)
-                rows.append(
-                    {
-                        "group": group,
-                        "n_members": n,
-                        "subset": subset,
-                        "own": match.own.mean().item(),
-                        "member_own": sum(own[chosen]) / n,
-                        "accuracy": evaluate.accuracy(of_soup, dataset.test.labels),
-                        "member_accuracy": sum(accuracy[chosen]) / n,
-                        "ensemble_accuracy": evaluate.accuracy(of_ensemble, dataset.test.labels),
-                        "difference": (of_soup - of_ensemble).abs().max().item(),
-                    }
-                )
+        states = [run.state for run in runs]
+        chosen = [slice(first, first + n) for n in sizes for first in range(0, len(runs) - n + 1, n)]
+        states += [uniform_soup(states[members]) for members in chosen]
+        own = [probe.template_match(probe.templates(state, shape), means).own.mean().item() for state in states]
+        logits = predict_together(states, as_read_by(runs[0], dataset).test, torch.float64)
+        accuracy = [evaluate.accuracy(one, dataset.test.labels) for one in logits]
+        for place, members in enumerate(chosen, start=len(runs)):
+            of_ensemble, n = logit_ensemble(logits[members]), members.stop - members.start
+            rows.append(
+                {
+                    "group": group,
+                    "n_members": n,
+                    "subset": members.start // n,
+                    "own": own[place],
+                    "member_own": fmean(own[members]),
+                    "accuracy": accuracy[place],
+                    "member_accuracy": fmean(accuracy[members]),
+                    "ensemble_accuracy": evaluate.accuracy(of_ensemble, dataset.test.labels),
+                    "difference": (logits[place] - of_ensemble).abs().max().item(),
+                }
+            )
     return pd.DataFrame(rows)
-
-
-def _exact_logits(state, images):
-    """Return the logits of a linear member for flattened float64 images."""
-    return F.linear(images, *(state[f"head.{name}"].double().to(images.device) for name in ("weight", "bias")))

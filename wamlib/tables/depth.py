@@ -1,5 +1,7 @@
 """Structure of deep members, how alike they are, and what their soup is worth."""
 
+from statistics import fmean
+
 import pandas as pd
 
 from .. import align, evaluate, probe
@@ -9,7 +11,7 @@ from .evaluator import Evaluator
 __all__ = ["layer_similarity", "structure"]
 
 
-def structure(pair, dataset, *, n_images=300, permuted=False):
+def structure(pair, dataset, *, n_images=None, n_gradients=300, permute=False):
     """Measure the structure of two members, their likeness, and the gain of their soup.
 
     Parameters
@@ -17,57 +19,81 @@ def structure(pair, dataset, *, n_images=300, permuted=False):
     pair : list of Run
         Two members of one architecture.
     dataset : wamlib.data.Dataset
-    n_images : int
-        Test images that the effective templates are averaged over; accuracies are on all.
-    permuted : bool
-        Put the units of the second member into a random order first: it computes the same
-        function, so its structure is the same.
+    n_images : int or None
+        Use only the first so many test images for accuracies.
+    n_gradients : int
+        Test images that the effective templates are averaged over.
+    permute : bool
+        Add a row in which the units of the second member were put into a random order: it
+        computes the same function, so its structure is the same.
 
     Returns
     -------
     DataFrame
-        One row: own (correlation of a member's effective templates with the centred class
-        means, mean over classes and the two members), null (with other classes' means),
-        retrieval (percent), linear_share (see `wamlib.probe.effective_templates`), likeness
-        (correlation between the two members' templates of a class), cosine (between their
-        weights, mean over layers), first_cosine (of the first layer), member_accuracy and
-        soup_accuracy (percent; BatchNorm recalibrated in both), gain (soup minus member,
-        points), soup_own, and agreement (predictions that the second member keeps, percent).
+        One row, or two: permuted (bool), own (correlation of a member's effective templates
+        with the centred class means, mean over classes and the two members), null (with other
+        classes' means), retrieval (percent), linear_share (see
+        `wamlib.probe.effective_templates`), likeness (correlation between the two members'
+        templates of a class), cosine (between their weights, mean over layers), first_cosine
+        (of the first layer), member_accuracy and soup_accuracy (percent; BatchNorm recalibrated
+        in both), gain (soup minus member, points), soup_own, and agreement (predictions that the
+        second member keeps, percent).
     """
     evaluator = Evaluator(pair[0].config.model, dataset)
-    few = dataset.test.take(slice(0, n_images))
-    means = probe.class_means(dataset.train, len(dataset.classes)).to(dataset.test.images.device)
     a, b = (run.state for run in pair)
-    before = evaluator.logits(b)
-    if permuted:
-        b = align.apply(align.random_permutation(evaluator.module, seed=pair[1].config.seed), b)
-    soup = uniform_soup([a, b])
-    recalibrate = evaluator.has_batchnorm
-    errors = [evaluator.error(state, recalibrate=recalibrate) for state in (a, b, soup)]
-    effective = [probe.effective_templates(evaluator.load(state), few) for state in (a, b)]
-    matches = [probe.template_match(one.pictures, means) for one in effective]
-    likeness = probe.template_match(effective[0].pictures, effective[1].pictures.double())
-    of_soup = probe.effective_templates(evaluator.load(soup, recalibrate=recalibrate), few)
-    cosines = list(probe.layer_cosines(a, b).values())
-    off_diagonal = [(m.correlation.sum() - m.own.sum()).item() / (len(m.own) * (len(m.own) - 1)) for m in matches]
-    return pd.DataFrame(
-        [
+    others = {False: b}
+    if permute:
+        others[True] = align.apply(align.random_permutation(evaluator.module, seed=pair[1].config.seed), b)
+    measure = _Measure(evaluator, n_images, n_gradients)
+    of_a, of_b = measure(a), measure(b)
+    rows = []
+    for permuted, other in others.items():
+        members, soup = (of_a, of_b if other is b else measure(other)), measure(uniform_soup([a, other]))
+        cosines = list(probe.layer_cosines(a, other).values())
+        accuracy = fmean(one["accuracy"] for one in members)
+        likeness = probe.template_match(members[0]["pictures"], members[1]["pictures"])
+        mean = {name: fmean(one[name] for one in members) for name in ("own", "null", "retrieval", "linear_share")}
+        rows.append(
             {
-                "own": sum(m.own.mean().item() for m in matches) / 2,
-                "null": sum(off_diagonal) / 2,
-                "retrieval": sum(m.retrieval for m in matches) / 2,
-                "linear_share": sum(one.linear_share for one in effective) / 2,
+                "permuted": permuted,
+                **mean,
                 "likeness": likeness.own.mean().item(),
-                "cosine": sum(cosines) / len(cosines),
+                "cosine": fmean(cosines),
                 "first_cosine": cosines[0],
-                "member_accuracy": 100 - sum(errors[:2]) / 2,
-                "soup_accuracy": 100 - errors[2],
-                "gain": sum(errors[:2]) / 2 - errors[2],
-                "soup_own": probe.template_match(of_soup.pictures, means).own.mean().item(),
-                "agreement": evaluate.agreement(before, evaluator.logits(b)),
+                "member_accuracy": accuracy,
+                "soup_accuracy": soup["accuracy"],
+                "gain": soup["accuracy"] - accuracy,
+                "soup_own": soup["own"],
+                "agreement": evaluate.agreement(members[1]["logits"], of_b["logits"]),
             }
-        ]
-    )
+        )
+    return pd.DataFrame(rows)
+
+
+class _Measure:
+    """Effective templates and accuracy of one set of weights."""
+
+    def __init__(self, evaluator, n_images, n_gradients):
+        self.evaluator, dataset = evaluator, evaluator.dataset
+        self.images = dataset.test if n_images is None else dataset.test.take(slice(0, n_images))
+        self.few = dataset.test.take(slice(0, n_gradients))
+        self.means = probe.class_means(dataset.train, len(dataset.classes)).to(dataset.test.images.device)
+
+    def __call__(self, state):
+        module = self.evaluator.load(state, recalibrate=self.evaluator.has_batchnorm)
+        logits = evaluate.predict_logits(module, self.images)
+        effective = probe.effective_templates(module, self.few)
+        match = probe.template_match(effective.pictures, self.means)
+        k = len(self.means)
+        return {
+            "logits": logits,
+            "accuracy": evaluate.accuracy(logits, self.images.labels),
+            "pictures": effective.pictures,
+            "linear_share": effective.linear_share,
+            "own": match.own.mean().item(),
+            "null": (match.correlation.sum() - match.own.sum()).item() / (k * (k - 1)),
+            "retrieval": match.retrieval,
+        }
 
 
 def layer_similarity(pair, *, permuted_by=None):

@@ -5,9 +5,14 @@ import torch
 from .. import evaluate, models
 from ..merge import recalibrate_batchnorm
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "as_read_by"]
 
 N_RECALIBRATION = 1_000  # training images that BatchNorm is recalibrated on; chapter 36 shows that fewer would do
+
+
+def as_read_by(run, dataset):
+    """Return a data set with its images normalised as a run's model reads them."""
+    return dataset.with_unit_pixels() if run.config.pixels == "unit" else dataset
 
 
 class Evaluator:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import evaluate, probe
+from ..merge import uniform_soup
 from ..stats import permutation_p
 
 __all__ = ["optima", "stationarity", "template_matches"]
@@ -76,34 +77,37 @@ def stationarity(groups, dataset):
     Returns
     -------
     DataFrame
-        One row per member: group, weight_decay, seed, residual (distance of the rows from the
-        first right-hand side, relative to their norm), limit_distance (from the second, in the
-        same way), limit_correlation (of each row with it, over pixels, mean over classes) and
-        confidence (mean largest probability on the training images, percent).
+        One row per member and one for the uniform soup of each group: group, weight_decay,
+        combination ("member" or "uniform soup"), residual (distance of the rows from the first
+        right-hand side, percent of their norm), limit_correlation (of each row with the second,
+        over pixels, mean over classes) and confidence (mean largest probability on the
+        training images, percent).
     """
-    images = dataset.train.normalize(dataset.train.images).flatten(1).double()
-    images = F.pad(images, (0, 1), value=1.0)
-    one_hot = F.one_hot(dataset.train.labels, len(dataset.classes)).double()
+    images = F.pad(dataset.train.normalize(dataset.train.images).flatten(1), (0, 1), value=1.0)
+    one_hot = F.one_hot(dataset.train.labels, len(dataset.classes)).float()
     limit = (one_hot - 1 / len(dataset.classes)).T @ images / len(images)
     rows = []
-    for group, run in ((group, run) for group, runs in groups.items() for run in runs):
-        decay = run.config.weight_decay
-        if decay == 0 or run.config.pixels != "normalised" or run.config.shuffle_labels:
+    for group, runs in groups.items():
+        config = runs[0].config
+        if config.weight_decay == 0 or config.pixels != "normalised" or config.shuffle_labels:
             continue
-        weights = torch.cat([run.state["head.weight"], run.state["head.bias"][:, None]], 1).double()
-        probabilities = (images @ weights.T).softmax(1)
-        right = (one_hot - probabilities).T @ images / len(images)
-        rows.append(
-            {
-                "group": group,
-                "weight_decay": decay,
-                "seed": run.config.seed,
-                "residual": ((weights - right / decay).norm() / weights.norm()).item(),
-                "limit_distance": ((weights - limit / decay).norm() / weights.norm()).item(),
-                "limit_correlation": probe.template_match(weights[:, :-1], limit[:, :-1]).own.mean().item(),
-                "confidence": 100 * probabilities.max(1).values.mean().item(),
-            }
-        )
+        states = [run.state for run in runs]
+        states.append(uniform_soup(states))
+        # All of them below each other: one product with the images instead of many thin ones.
+        weights = torch.cat([torch.cat([s["head.weight"], s["head.bias"][:, None]], 1) for s in states])
+        probabilities = (images @ weights.T).unflatten(1, (len(states), -1)).softmax(2)
+        right = (one_hot[:, None] - probabilities).flatten(1).T @ images / len(images) / config.weight_decay
+        for number, (row, wanted) in enumerate(zip(weights.chunk(len(states)), right.chunk(len(states)), strict=True)):
+            rows.append(
+                {
+                    "group": group,
+                    "weight_decay": config.weight_decay,
+                    "combination": "member" if number < len(runs) else "uniform soup",
+                    "residual": 100 * ((row - wanted).norm() / row.norm()).item(),
+                    "limit_correlation": probe.template_match(row[:, :-1], limit[:, :-1]).own.mean().item(),
+                    "confidence": 100 * probabilities[:, number].max(1).values.mean().item(),
+                }
+            )
     return pd.DataFrame(rows)
 
 
