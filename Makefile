@@ -26,8 +26,8 @@ PYTHON := $(BIN)/python
 
 PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
 ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
-# The longest chapter starts first, so that nothing waits for it in the end.
-CHAPTERS := $(filter 30_%,$(ALL)) $(filter-out 30_%,$(ALL))
+# The longest chapters start first, so that nothing waits for them in the end.
+CHAPTERS := $(filter 30_%,$(ALL)) $(filter 35_%,$(ALL)) $(filter-out 30_% 35_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
 PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)

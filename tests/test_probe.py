@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import bn_model, linear_state
 
-from wamlib import evaluate, models, probe
+from wamlib import align, data, evaluate, models, probe
 from wamlib.errors import MemberMismatchError, ProbeError
 from wamlib.merge import recalibrate_batchnorm
 
@@ -49,11 +49,93 @@ def test_pictures_of_other_shapes_are_refused():
 
 def test_class_means_are_means_of_the_class(digits):
     means = probe.class_means(digits.train, 10, centred=False)
-    zeros = digits.train.images[digits.train.labels == 0].double().mean(0)
-    torch.testing.assert_close(means[0], zeros)
+    zeros = digits.train.normalize(digits.train.images[digits.train.labels == 0]).double().mean(0)
+    torch.testing.assert_close(means[0], zeros, rtol=0, atol=1e-6)
     centred = probe.class_means(digits.train, 10)
     assert centred.mean(0).abs().max() < 1e-10
-    assert means.mean(0).abs().max() > 1  # the twin: uncentred means are not
+    assert means.mean(0).abs().max() > 0.1  # the twin: uncentred means are not
+
+
+def colour_split(n=60, channels=3, side=8):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (n, channels, side, side), generator=generator, dtype=torch.uint8)
+    return data.Split(images, torch.arange(n) % 4, torch.tensor([90.0, 120.0, 130.0]), torch.tensor([30.0, 60.0, 70.0]))
+
+
+def test_class_means_of_colour_are_in_the_units_that_a_model_reads():
+    split = colour_split()
+    means = probe.class_means(split, 4, centred=False)
+    torch.testing.assert_close(means[1], split.normalize(split.images[1::4]).double().mean(0), rtol=0, atol=1e-6)
+
+
+# Effective templates
+
+
+def test_effective_templates_of_a_linear_model_are_its_rows():
+    model, split = models.build("linear", 4, 3, (8, 8), seed=0), colour_split()
+    found = probe.effective_templates(model, split, batch_size=25)
+    torch.testing.assert_close(found.pictures, probe.templates(model.state_dict(), (3, 8, 8)))
+    assert found.linear_share == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8"])
+def test_effective_templates_agree_with_one_jacobian_per_image(name):
+    """torch.func.vmap over images, in float64: slower, and none of the code under test."""
+    from torch.func import functional_call, jacrev, vmap
+
+    model, split = models.build(name, 4, 3, (8, 8), seed=1), colour_split()
+    model.train()
+    found = probe.effective_templates(model, split, batch_size=25)
+    assert model.training  # left as it was
+    model.double().eval()
+    state = {key: value.detach() for key, value in model.state_dict().items()}
+    images = split.normalize(split.images).double()
+    jacobians = vmap(jacrev(lambda image: functional_call(model, state, (image[None],))[0]), chunk_size=10)(images)
+    torch.testing.assert_close(found.pictures.double(), jacobians.mean(0), rtol=1e-4, atol=1e-6)
+    share = jacobians.mean(0).flatten(1).square().sum(1) / jacobians.flatten(2).square().sum(2).mean(0)
+    assert found.linear_share == pytest.approx(share.mean().item(), rel=1e-4)
+    assert 0 < found.linear_share < 0.999  # the twin: a deep network is not linear
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet8"])
+def test_a_permutation_of_units_changes_no_effective_template(name):
+    model, split = models.build(name, 4, 3, (8, 8), seed=1), colour_split()
+    before, state = probe.effective_templates(model, split).pictures, model.state_dict()
+    permuted = align.apply(align.random_permutation(model, seed=0), state)
+    assert max((permuted[key] - state[key]).abs().max() for key in state) > 0.01
+    model.load_state_dict(permuted)
+    torch.testing.assert_close(probe.effective_templates(model, split).pictures, before, rtol=1e-4, atol=1e-6)
+
+
+# Likeness of members
+
+
+def test_cosines_know_scale_sign_and_order():
+    model = models.build("mlp", 4, 3, (8, 8), seed=1)
+    a = model.state_dict()
+    weights = [key for key in a if key.endswith("weight")]
+    assert list(probe.layer_cosines(a, a)) == weights
+    for other, wanted in (({k: 3 * v for k, v in a.items()}, 1), ({k: -v for k, v in a.items()}, -1)):
+        assert list(probe.layer_cosines(a, other).values()) == pytest.approx([wanted] * len(weights))
+    permuted = align.apply(align.random_permutation(model, seed=0), a)
+    assert max(abs(c) for c in list(probe.layer_cosines(a, permuted).values())[:-1]) < 0.2
+    flat = [np.asarray(state["fc2.weight"], dtype=np.float64).ravel() for state in (a, permuted)]
+    expected = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    assert probe.layer_cosines(a, permuted)["fc2.weight"] == pytest.approx(expected)
+
+
+def test_members_of_two_architectures_are_not_compared():
+    a, b = (models.build(name, 4, 3, (8, 8), seed=1).state_dict() for name in ("mlp", "mlp-x2"))
+    with pytest.raises(ProbeError, match=r"fc1\.weight"):
+        probe.layer_cosines(a, b)
+
+
+def test_filters_of_the_first_layer_are_pictures():
+    assert probe.first_layer(models.build("mlp", 4, 3, (8, 8)).state_dict(), (3, 8, 8)).shape == (512, 3, 8, 8)
+    assert probe.first_layer(models.build("resnet8", 4, 3, (8, 8)).state_dict(), (3, 8, 8)).shape == (16, 3, 3, 3)
+    for state in (models.build("mlp", 4, 1, (8, 8)).state_dict(), {"bias": torch.zeros(3)}):
+        with pytest.raises(ProbeError, match="first layer"):
+            probe.first_layer(state, (3, 8, 8))
 
 
 def test_norm_and_distance_count_learnable_tensors_only():

@@ -6,6 +6,7 @@
 
 import argparse
 import ast
+import inspect
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from wamlib import plot, runs, sweeps
+from wamlib import claims, data, plot, runs, sweeps
 
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
@@ -41,10 +42,11 @@ def main():
     finished = [runs.RunStore()[config] for config in configs]
     chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
     GENERATED.mkdir(exist_ok=True)
-    findings = {"profile": arguments.profile, "numbers": numbers(chapters, finished), **provenance(finished)}
+    findings = {"profile": arguments.profile, "numbers": numbers(chapters, settings), **provenance(finished)}
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
     write("runs.md", runs_page(chapters, finished, arguments.profile))
     write("fidelity.md", fidelity_page())
+    write("ledger.md", ledger(collect_claims(arguments.profile)))
     draw_summary(arguments.profile)
     return 0
 
@@ -68,14 +70,17 @@ def glued(notebook):
     return found
 
 
-def numbers(chapters, finished):
+def main_dataset(settings):
+    return settings.get("dataset", inspect.signature(sweeps.book).parameters["dataset"].default)
+
+
+def numbers(chapters, settings):
     """Return all glued numbers, prefixed by their chapter, and what every chapter shares."""
     found = {
         f"{PREFIXES[stem]}_{name}": value for stem, book in chapters.items() for name, value in glued(book).items()
     }
-    config = finished[0].config
     shared = {name: found[f"members_{name}"] for name in ("n_train", "n_test", "n_selection")}
-    return found | shared | {"n_replicas": found["weights_n_replicas"], "dataset": config.dataset}
+    return found | shared | {"n_replicas": found["weights_n_replicas"], "dataset": data.title(main_dataset(settings))}
 
 
 def provenance(finished):
@@ -100,13 +105,14 @@ def runs_page(chapters, finished, profile):
             "begins from": "trunk" if run.config.start else "random weights",
             "epochs": run.config.epochs,
             "weight decay": run.config.weight_decay,
+            "data": data.title(run.config.dataset),
             "labels": "shuffled" if run.config.shuffle_labels else "true",
             "accuracy": run.record["metrics"]["test"]["accuracy"],
             "seconds": run.record["seconds"],
         }
         for run in finished
     ]
-    keys = ["architecture", "begins from", "epochs", "weight decay", "labels"]
+    keys = ["data", "architecture", "begins from", "epochs", "weight decay", "labels"]
     groups = pd.DataFrame(rows).groupby(keys, sort=False)
     table = groups.agg(
         **{
@@ -130,18 +136,21 @@ def runs_page(chapters, finished, profile):
     )
     versions = "; ".join(", ".join(f"{name} {v}" for name, v in one.items()) for one in facts["versions"])
     seconds = sum(run.record["seconds"] for run in finished)
+    hashes = [(data.title(run.config.dataset), run.config.n_train, run.record["split_hash"][:16]) for run in finished]
+    splits = [f"{title}, {size or 'all'} training images, split hash `{digest}`"
+              for title, size, digest in dict.fromkeys(hashes)]  # fmt: skip
     return f"""(runs)=
 # Runs and timings
 
 Generated from the records of the {len(finished)} runs behind this edition (profile *{profile}*), and from the executed
 chapters. Training took {seconds:.0f} seconds, added up over runs of one thread each; as many run side by side as there
-are cores.
+are cores. Linear members are trained together, and their seconds are shares of a common time.
 
 | | |
 |---|---|
 | machine | {machines} |
 | versions | {versions}, jupyter-book {version("jupyter-book")} |
-| data | {finished[0].config.dataset}, split hash {", ".join(f"`{h[:16]}`" for h in facts["split_hash"])} |
+| data | {"; ".join(splits)} |
 
 ## Runs
 
@@ -173,9 +182,58 @@ library. Where a tool differs by design the note says how; all other rows have t
 """
 
 
+def collect_claims(profile):
+    """Stack the measurements of all chapters into claims.csv, and return them."""
+    parts = [pd.read_csv(path, keep_default_na=False) for path in sorted((TABLES / profile).glob("claims_*.csv"))]
+    table = pd.concat(parts, ignore_index=True).sort_values("claim", key=lambda c: c.str[1:].astype(int), kind="stable")
+    table.to_csv(TABLES / profile / "claims.csv", index=False)
+    return table
+
+
+def ledger(table):
+    """Return the verdicts and the measurements behind them as MyST."""
+    verdicts = claims.ledger(table)
+    verdicts["verdict"] = [
+        f"{row.verdict} ({row.n_needed}{' or more' * (row.n_needed >= 10_000)} replicas would decide)" if row.n_needed
+        else row.verdict for row in verdicts.itertuples()
+    ]  # fmt: skip
+    short = verdicts.pivot_table(index=["claim", "statement", "source"], columns="dataset", values="verdict",
+                                 aggfunc="first", sort=False).fillna("")  # fmt: skip
+    shown = pd.DataFrame(
+        {
+            "claim": table.claim,
+            "data": table.dataset,
+            "protocol": table.protocol,
+            "measure": [f"{row.measure} ({row.note})" if row.note else row.measure for row in table.itertuples()],
+            "found": [f"{number(row, row.mean)} [{number(row, row.low)}, {number(row, row.high)}]"
+                      for row in table.itertuples()],
+            "unit": table.unit,
+            "claimed": [f"{row.side} {row.bound:.3g}" for row in table.itertuples()],
+            "n": table.n,
+            "verdict": table.verdict,
+        }
+    )  # fmt: skip
+    return f"""## Verdicts
+
+{short.reset_index().to_markdown(index=False, disable_numparse=True)}
+
+## Measurements
+
+Mean and 95 % interval (Student's t) over *n* independent replicas.
+
+{shown.to_markdown(index=False, disable_numparse=True)}
+"""
+
+
+def number(row, value):
+    """Return a value with the digits that its unit is read with."""
+    return f"{value:.1e}" if row.unit == "logit" else f"{value:.1f}" if row.unit in ("%", "points") else f"{value:.3f}"
+
+
 def draw_summary(profile):
     tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "combinations", "scale")}
-    by_decay = tables["templates"][tables["templates"].group != "shuffled labels"]
+    apart = [sweeps.SHUFFLED, sweeps.RELEASED]
+    by_decay = tables["templates"][~tables["templates"].group.isin(apart)]
     model = tables["combinations"].model.iloc[-1]  # the architecture with BatchNorm stands last
     combinations = tables["combinations"][tables["combinations"].model == model]
     scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
