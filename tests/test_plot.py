@@ -35,7 +35,7 @@ SCALE = with_values(
 DECAY = grid(dataset=["digits", "cats"], weight_decay=[0.0, 0.1], seed=[0, 1, 2])
 DECAY = DECAY.assign(own=0.5, null=0.0, accuracy=80.0, residual=3.0, confidence=20.0, limit_correlation=0.9)
 SOUPS = grid(dataset=["digits", "cats"], group=[0.0, "released recipe"], n_members=[1, 2, 5], subset=[0, 1, 2])
-SOUPS = with_values(SOUPS, "accuracy").assign(own=0.5)
+SOUPS = SOUPS.assign(own_change=0.02, accuracy_change=0.3)
 SOUPS = SOUPS[(SOUPS.n_members < 5) | (SOUPS.subset == 0)]  # the largest soup has no replica
 PAIRS = grid(
     dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.structure.KINDS), replica=[0, 1], depth=[1, 2]
@@ -132,3 +132,22 @@ def test_lines_are_means_over_replicas():
 def test_meanings_are_told_apart_without_colour():
     looks = [(marker, str(dash)) for _, marker, dash in plot.style.LOOKS.values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_pictures_of_several_kinds_have_labels_above_each_kind():
+    rows = {"a": np.ones((3, 1, 4, 4)), "b": np.ones((3, 1, 4, 4)), "c": np.ones((3, 3, 8, 8))}
+    fig = plot.picture_grid(rows, {"a": NAMES, "c": NAMES[::-1]})
+    assert [ax.get_title() for ax in fig.axes] == [*NAMES, "", "", "", *NAMES[::-1]]
+
+
+def test_a_subset_without_replicas_has_no_interval():
+    fig = plot.rows_vs_members(SOUPS)
+    bars = fig.axes[0].containers[0].lines[2][0].get_segments()
+    spans = [abs(high - low) for (_, low), (_, high) in bars]
+    assert spans[-1] == 0  # one soup of five
+
+
+def test_a_stretched_picture_reaches_black_and_white():
+    picture = np.array([[[[-3.0, 5.0], [1.0, 1.0]]]])
+    shown = plot.stretched_grid({"a": picture}, ["x"]).axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown, [[0, 1], [0.5, 0.5]])

@@ -12,39 +12,46 @@ __all__ = ["layer_profiles", "rows_vs_members", "structure_and_gain"]
 KINDS = {
     "shared start": ("#0173B2", "s"),
     "shared start, permuted": ("#D55E00", "X"),
+    "shared init": ("#56B4E9", "^"),
     "independent init": ("#7A7A7A", "o"),
 }
 
 
 @closed
 def rows_vs_members(table):
-    """Draw correlation and accuracy of a linear soup against its members; columns are data sets.
+    """Draw what a linear soup gains over its members against their number; columns are data sets.
 
     Parameters
     ----------
     table : DataFrame
-        Columns dataset, group, n_members, own (correlation), accuracy and ensemble_accuracy
-        (percent); one row per subset of members.
+        Columns dataset, group, n_members, own_change (of the correlation with the class means)
+        and accuracy_change (points); one row per subset of members. Intervals are drawn where
+        there are at least three subsets.
     """
     names, groups = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.group))
     fig, axes = plt.subplots(
-        2, len(names), figsize=(2.9 * len(names) + 0.6, 5.0), sharex=True, layout="constrained", squeeze=False
-    )
-    handles = {}
+        2, len(names), figsize=(2.9 * len(names) + 0.6, 5.0), sharex=True, sharey="row", layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    handles, ticks = {}, sorted(table.n_members.unique())
     for (top, bottom), name in zip(axes.T, names, strict=True):
         for group, (color, marker, dash) in zip(groups, itertools.cycle(DATASETS)):
             part = table[(table.dataset == name) & (table.group == group)]
-            for ax, column in ((top, "own"), (bottom, "accuracy")):
+            n_subsets = part.groupby("n_members").subset.nunique()
+            for ax, column in ((top, "own_change"), (bottom, "accuracy_change")):
                 line = intervals(part, ["n_members"], column)
-                bar = (line["mean"] - line.low).fillna(0)  # a single subset has no interval
+                bar = (line["mean"] - line.low).where(line.n_members.map(n_subsets) >= 3, 0)
                 handles[group] = ax.errorbar(
                     line.n_members, line["mean"], bar, color=color, marker=marker, linestyle=dash, capsize=2.5
                 )
-        top.set(title=name, ylim=(-0.15, 1.05))
-        bottom.set(xlabel="Members in the soup")
-        bottom.set_xticks(sorted(table.n_members.unique()))
-    axes[0, 0].set(ylabel="Correlation with\ncentred class mean")
-    axes[1, 0].set(ylabel="Test accuracy (%)")
+        for ax in (top, bottom):
+            ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+        top.set(title=name)
+        bottom.set(xlabel="Members in the soup", xscale="log")
+        bottom.minorticks_off()
+        bottom.set_xticks(ticks, [f"{n}" for n in ticks])
+    axes[0, 0].set(ylabel="Correlation with class mean,\nsoup minus member")
+    axes[1, 0].set(ylabel="Test accuracy, soup\nminus member (points)")
     labels = [group if isinstance(group, str) else f"weight decay {group:g}" for group in handles]
     fig.legend(handles.values(), labels, loc="outside lower center", ncols=2)
     return fig
@@ -57,8 +64,7 @@ def structure_and_gain(table):
     Parameters
     ----------
     table : DataFrame
-        Columns dataset, model, kind ("shared start", "shared start, permuted" or "independent
-        init"), own (correlation of effective templates with class means), cosine (between
+        Columns dataset, model, kind (a key of `KINDS`), own (correlation of effective templates with class means), cosine (between
         the weights of the two members) and gain (points); one row per pair.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.6), sharey=True, layout="constrained")
@@ -70,12 +76,14 @@ def structure_and_gain(table):
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for kind, (color, marker) in KINDS.items():
             part = table[table.kind == kind]
+            if part.empty:
+                continue
             ax.plot(part[column], part.gain, linestyle="", color=color, marker=marker, alpha=0.75, label=kind)
         ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
         ax.set(xlabel=label)
     axes[0].set(ylabel="Soup minus member (points)")
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=3)
+    fig.legend(handles, labels, loc="outside lower center", ncols=4)
     return fig
 
 
@@ -95,6 +103,8 @@ def layer_profiles(table):
         part = table[table.model == model]
         for kind, (color, marker) in KINDS.items():
             line = intervals(part[part.kind == kind], ["depth"], "cosine")
+            if line.empty:
+                continue
             dash = LOOKS["member"][2] if kind == "independent init" else "-"
             bar = line["mean"] - line.low
             ax.errorbar(
@@ -103,5 +113,5 @@ def layer_profiles(table):
         ax.set(title=MODELS.get(model, model), xlabel="Layer", ylim=(-0.3, 1.05))
         ax.set_xticks(sorted(part.depth.unique()))
     axes[0, 0].set(ylabel="Cosine between the\nweights of two members")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig

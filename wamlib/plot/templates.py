@@ -19,19 +19,21 @@ def picture_grid(rows, columns, *, unit="weight"):
     ----------
     rows : dict of str to ndarray, shape (picture, channel, height, width)
         Row label to pictures. Colour pictures are shown as the mean of their channels.
-    columns : sequence of str
-        Labels over the columns.
+    columns : sequence of str, or dict of str to sequence of str
+        Labels over the columns; or, for rows of several kinds, the label of a row to the labels
+        that stand above it.
     unit : str
         What red and blue stand for.
     """
-    fig, axes = _grid(len(rows), len(columns))
+    heads = columns if isinstance(columns, dict) else {next(iter(rows)): columns}
+    fig, axes = _grid(len(rows), len(next(iter(heads.values()))))
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for ax, name in zip(line, heads.get(label, ()), strict=False):
+            ax.set_title(name.replace(" + ", "\n+ "), fontsize=9)
         for ax, picture in zip(line, np.asarray(pictures).mean(1), strict=True):
             limit = np.abs(picture).max() or 1
             ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for ax, name in zip(axes[0], columns, strict=True):
-        ax.set_title(name.replace(" + ", "\n+ "), fontsize=9)
     fig.supxlabel(f"red: positive {unit}, blue: negative, white: 0", fontsize=8.5, color="#444444")
     return fig
 
