@@ -64,8 +64,9 @@ def structure_and_gain(table):
     Parameters
     ----------
     table : DataFrame
-        Columns dataset, model, kind (a key of `KINDS`), own (correlation of effective templates with class means), cosine (between
-        the weights of the two members) and gain (points); one row per pair.
+        Columns kind (a key of `KINDS`), own (correlation of effective templates with class
+        means), likeness (between the templates of the two members), cosine (between their
+        weights) and gain (points); one row per pair.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.6), sharey=True, layout="constrained")
     columns = {
