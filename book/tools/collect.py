@@ -14,11 +14,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import ledger
 import nbformat
 import pandas as pd
 import yaml
 
-from wamlib import claims, data, plot, runs, sweeps
+from wamlib import data, plot, runs, sweeps
 
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
@@ -46,7 +47,7 @@ def main():
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
     write("runs.md", runs_page(chapters, finished, arguments.profile))
     write("fidelity.md", fidelity_page())
-    write("ledger.md", ledger(collect_claims(arguments.profile)))
+    write("ledger.md", ledger.page(ledger.collect(TABLES / arguments.profile)))
     draw_summary(arguments.profile)
     return 0
 
@@ -180,54 +181,6 @@ library. Where a tool differs by design the note says how; all other rows have t
 
 {table[columns].to_markdown(index=False, disable_numparse=True)}
 """
-
-
-def collect_claims(profile):
-    """Stack the measurements of all chapters into claims.csv, and return them."""
-    parts = [pd.read_csv(path, keep_default_na=False) for path in sorted((TABLES / profile).glob("claims_*.csv"))]
-    table = pd.concat(parts, ignore_index=True).sort_values("claim", key=lambda c: c.str[1:].astype(int), kind="stable")
-    table.to_csv(TABLES / profile / "claims.csv", index=False)
-    return table
-
-
-def ledger(table):
-    """Return the verdicts and the measurements behind them as MyST."""
-    verdicts = claims.ledger(table)
-    verdicts["verdict"] = [
-        f"{row.verdict} ({row.n_needed}{' or more' * (row.n_needed >= 10_000)} replicas would decide)" if row.n_needed
-        else row.verdict for row in verdicts.itertuples()
-    ]  # fmt: skip
-    short = verdicts.pivot_table(index=["claim", "statement", "source"], columns="dataset", values="verdict",
-                                 aggfunc="first", sort=False).fillna("")  # fmt: skip
-    shown = pd.DataFrame(
-        {
-            "claim": table.claim,
-            "data": table.dataset,
-            "protocol": table.protocol,
-            "measure": [f"{row.measure} ({row.note})" if row.note else row.measure for row in table.itertuples()],
-            "found": [f"{number(row, row.mean)} [{number(row, row.low)}, {number(row, row.high)}]"
-                      for row in table.itertuples()],
-            "unit": table.unit,
-            "claimed": [f"{row.side} {row.bound:.3g}" for row in table.itertuples()],
-            "n": table.n,
-            "verdict": table.verdict,
-        }
-    )  # fmt: skip
-    return f"""## Verdicts
-
-{short.reset_index().to_markdown(index=False, disable_numparse=True)}
-
-## Measurements
-
-Mean and 95 % interval (Student's t) over *n* independent replicas.
-
-{shown.to_markdown(index=False, disable_numparse=True)}
-"""
-
-
-def number(row, value):
-    """Return a value with the digits that its unit is read with."""
-    return f"{value:.1e}" if row.unit == "logit" else f"{value:.1f}" if row.unit in ("%", "points") else f"{value:.3f}"
 
 
 def draw_summary(profile):

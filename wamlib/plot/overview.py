@@ -21,7 +21,8 @@ def summary(decay, combinations, scale):
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.2), layout="constrained")
     over_decays(axes[0], decay, "own")
-    axes[0].legend()
+    axes[0].tick_params(axis="x", rotation=45)
+    axes[0].legend(loc="center left", bbox_to_anchor=(0, 0.66), fontsize=8)
     axes[0].set(
         title="Do weights look like data?",
         xlabel="Weight decay",

@@ -158,6 +158,7 @@ def limit_correlation(table):
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         over_decays(ax, table, column)
         ax.set(xlabel="Weight decay", ylabel=label)
+        ax.tick_params(axis="x", rotation=45)
     axes[0].set_yscale("log")
     axes[1].set_ylim(0, 100)
     axes[1].legend(loc="upper right")

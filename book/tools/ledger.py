@@ -1,0 +1,64 @@
+"""The ledger of claims: the measurements of all chapters, and the verdicts that follow from them."""
+
+import pandas as pd
+
+from wamlib import claims
+
+
+def collect(folder):
+    """Stack the measurements that the chapters wrote into claims.csv, by number of the claim, and return them."""
+    parts = [pd.read_csv(path, keep_default_na=False) for path in sorted(folder.glob("claims_*.csv"))]
+    table = pd.concat(parts, ignore_index=True).sort_values("claim", key=lambda c: c.str[1:].astype(int), kind="stable")
+    table.to_csv(folder / "claims.csv", index=False)
+    return table
+
+
+def page(table):
+    """Return the verdicts, and the measurements behind them, as MyST."""
+    verdicts = claims.ledger(table).assign(verdict=lambda rows: [with_need(row) for row in rows.itertuples()])
+    short = verdicts.pivot_table(
+        index=["claim", "statement", "source"], columns="dataset", values="verdict", aggfunc="first", sort=False
+    )
+    parts = [
+        f"### {name}: {claims.CLAIMS[name][0]}\n\n{measurements(rows)}\n"
+        for name, rows in table.groupby("claim", sort=False)
+    ]
+    return "\n".join(
+        [
+            "## Verdicts\n",
+            short.fillna("").reset_index().to_markdown(index=False, disable_numparse=True),
+            "\n## Measurements\n",
+            "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the claim",
+            "names. Where a measure is undecided, the replicas that would decide it at the spread found.\n",
+            *parts,
+        ]
+    )
+
+
+def measurements(table):
+    """Return the measurements of one claim as a Markdown table."""
+    rows = [
+        {
+            "data": row.dataset,
+            "protocol": row.protocol,
+            "measure": f"{row.measure} ({row.note})" if row.note else row.measure,
+            "found": f"{number(row, row.mean)} [{number(row, row.low)}, {number(row, row.high)}] {row.unit}",
+            "claimed": f"{row.side} {row.bound:.3g}",
+            "n": row.n,
+            "verdict": with_need(row),
+        }
+        for row in table.itertuples()
+    ]
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+
+
+def with_need(row):
+    """Return a verdict and, if it is open, how many replicas would decide it."""
+    if not row.n_needed:
+        return row.verdict
+    return f"{row.verdict} ({row.n_needed:,d}{' or more' * (row.n_needed >= 10_000)} replicas would decide)"
+
+
+def number(row, value):
+    """Return a value with the digits that its unit is read with."""
+    return f"{value:.1e}" if row.unit == "logit" else f"{value:.1f}" if row.unit in ("%", "points") else f"{value:.3f}"

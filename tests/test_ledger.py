@@ -1,0 +1,55 @@
+"""The ledger page says what the tables say."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from wamlib import claims
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
+import ledger
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, rows):
+        claims.evidence(rows).to_csv(tmp_path / name, index=False)
+
+    write(
+        "claims_22.csv",
+        [claims.measure("C5", "gain", [-20.0, -22.0, -19.0], bound=-1, unit="points", dataset="digits")],
+    )
+    write(
+        "claims_20.csv",
+        [
+            claims.measure(
+                "C1", "own", [0.9, 0.91, 0.9], bound=0, unit="correlation", dataset="digits", protocol=protocol
+            )
+            for protocol in ("released", "corrected")
+        ]
+        + [claims.measure("C2", "price", [0.1, -0.1, 0.12], bound=0, unit="points", dataset="digits")],
+    )
+    return tmp_path
+
+
+def test_the_page_has_every_claim_with_its_verdict_and_its_numbers(folder):
+    page = ledger.page(ledger.collect(folder))
+    lines = {
+        line.split("|")[1].strip(): line for line in page.split("## Measurements")[0].splitlines() if "| C" in line
+    }
+    assert "holds" in lines["C1"]
+    assert "does not hold" in lines["C5"]
+    assert "undecided (" in lines["C2"]
+    assert "replicas would decide" in lines["C2"]
+    assert "-20.3 [-24.1, -16.5] points" in page
+    assert "above -1" in page
+    assert page.index("### C1") < page.index("### C2") < page.index("### C5")
+    assert all(claims.CLAIMS[name][0] in page for name in ("C1", "C2", "C5"))
+
+
+def test_measurements_are_collected_in_the_order_of_the_claims(folder):
+    table = ledger.collect(folder)
+    assert list(table.claim) == ["C1", "C1", "C2", "C5"]
+    assert (folder / "claims.csv").is_file()
+    assert len(ledger.collect(folder)) == 4  # claims.csv itself is not collected
