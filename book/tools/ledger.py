@@ -28,8 +28,8 @@ def page(table):
             "## Verdicts\n",
             short.fillna("").reset_index().to_markdown(index=False, disable_numparse=True),
             "\n## Measurements\n",
-            "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the claim",
-            "names. Where a measure is undecided, the replicas that would decide it at the spread found.\n",
+            "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the",
+            "claim names. Where a measure is undecided, the replicas that would decide it at the spread found.\n",
             *parts,
         ]
     )
