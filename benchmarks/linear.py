@@ -36,7 +36,7 @@ def members(name):
 
 
 def together(name):
-    """Return seconds per member of both trainings on one thread, and the joint one's share of the matmul rate."""
+    """Return milliseconds per member and epoch of both trainings, and the joint one's share of the matmul rate."""
     torch.set_num_threads(1)
     dataset, configs = data.load(name, n_train=N_TRAIN), members(name)
     shuffled = dataset.with_shuffled_labels(0)
@@ -52,8 +52,8 @@ def together(name):
         rates.append(matmul_rate(seconds=0.3))
     flops = 4 * N_TRAIN * EPOCHS * dataset.train.images[0].numel() * len(dataset.classes)  # forward and backward
     return {
-        "loop_seconds": statistics.median(alone),
-        "together_seconds": statistics.median(joint),
+        "loop_milliseconds": 1000 * statistics.median(alone) / EPOCHS,
+        "together_milliseconds": 1000 * statistics.median(joint) / EPOCHS,
         "ratio": statistics.median(a / j for a, j in zip(alone, joint)),
         "matmul_share": statistics.median(flops / j / r for j, r in zip(joint, rates)),
     }
@@ -68,10 +68,10 @@ def perspective(home):
     environment = {**os.environ, "WAMLIB_HOME": str(home), "OMP_NUM_THREADS": "1"}
     watch = Watch()
     begin = time.perf_counter()
-    subprocess.run([sys.executable, __file__, "train", "pools"], env=environment, check=True)
+    subprocess.run([sys.executable, __file__, "train", "pools"], env=environment, check=True, stderr=subprocess.DEVNULL)
     pools = time.perf_counter() - begin
     begin = time.perf_counter()
-    subprocess.run([sys.executable, __file__, "train", "own"], env=environment, check=True)
+    subprocess.run([sys.executable, __file__, "train", "own"], env=environment, check=True, stderr=subprocess.DEVNULL)
     training = time.perf_counter() - begin
     begin = time.perf_counter()
     command = [sys.executable, ROOT / "book" / "tools" / "execute.py"]
@@ -133,6 +133,7 @@ def main():
     for name in SHORT:
         if data.is_present(name):
             numbers |= {f"linear_{SHORT[name]}_{key}": value for key, value in together(name).items()}
+    numbers["linear_rounds"] = ROUNDS
     numbers["linear_peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"written to {write('linear', numbers)}")
     for name, value in numbers.items():

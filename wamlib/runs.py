@@ -167,10 +167,8 @@ class RunStore:
                 logits = {name: linear.predict_together(states, split) for name, split in splits.items()}
                 for number, (config, (state, history)) in enumerate(zip(missing, trained, strict=True)):
                     if math.isfinite(history[-1]["loss"]):
-                        dataset, own = (
-                            shuffled if config.shuffle_labels else plain,
-                            {n: z[number] for n, z in logits.items()},
-                        )
+                        dataset = shuffled if config.shuffle_labels else plain
+                        own = {name: z[number] for name, z in logits.items()}
                         self._keep(config, dataset, state, history, own, device, together=len(missing))
                 for config, (_, history) in zip(missing, trained, strict=True):
                     check_finite(config, history[-1])  # now that the others are kept

@@ -119,7 +119,8 @@ def _train_missing(missing, store, executor, device, n_all):
                 except BrokenProcessPool as error:
                     raise _failed([(job[0], "its worker process died")], len(missing)) from error
                 except Exception as error:  # one run's failure must not stop the others
-                    failures += [(config, f"{type(error).__name__}: {error}") for config in job]
+                    # Of members trained together those that did not fail were kept.
+                    failures += [(c, f"{type(error).__name__}: {error}") for c in job if c not in store]
                 bar.update(len(job))
     except BaseException:
         if isinstance(executor, ProcessPoolExecutor):
