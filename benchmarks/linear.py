@@ -105,7 +105,7 @@ class Watch:
                 except psutil.Error:
                     continue
             self.largest, self.total = max([self.largest, *sizes]), max(self.total, sum(sizes))
-            time.sleep(0.2)
+            time.sleep(2)  # looking at the pages of a large process takes time itself
 
     def stop(self):
         self.going = False
