@@ -89,6 +89,7 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/alignment.py
 	$(PYTHON) benchmarks/training.py
 	$(PYTHON) benchmarks/linear.py
+	$(PYTHON) benchmarks/perspective.py
 	$(PYTHON) benchmarks/book.py
 
 ##@ Set up

@@ -32,7 +32,7 @@ def book(
     n_linear=15,
     linear_epochs=10,
     template_models=("mlp", "resnet8"),
-    n_train_pairs=4_000,
+    n_train_pairs=3_000,
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
     **others,

@@ -48,5 +48,5 @@ def linear_members(dataset, *, n_train=None, n_members=15, epochs=10, weight_dec
     return {
         **{decay: members(weight_decay=decay) for decay in weight_decays},
         SHUFFLED: members(weight_decay=weight_decays[0], shuffle_labels=True),
-        RELEASED: members(min(N_RELEASED, n_members), **RELEASED_RECIPE | {"epochs": 2 * epochs}),
+        RELEASED: members(min(N_RELEASED, n_members), **RELEASED_RECIPE),
     }
