@@ -61,6 +61,13 @@ def test_a_claim_is_as_good_as_its_worst_measure():
     assert list(claims.ledger(table).verdict) == ["does not hold"]
 
 
+@pytest.mark.parametrize(("values", "verdict"), [(YES, "does not hold"), (NO, "undecided"), (OPEN, "undecided")])
+def test_without_its_premise_a_claim_is_not_tested(values, verdict):
+    premise = claims.measure("C5", "p", values, bound=0, dataset="d", premise=True)
+    table = claims.evidence([premise, claims.measure("C5", "m", NO, bound=0, dataset="d")])
+    assert list(claims.ledger(table).verdict) == [verdict]
+
+
 def test_data_sets_are_judged_apart():
     table = claims.evidence(
         [{**rows(corrected="holds")[0], "dataset": "a"}, {**rows(corrected="undecided")[0], "dataset": "b"}]

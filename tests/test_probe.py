@@ -56,6 +56,11 @@ def test_class_means_are_means_of_the_class(digits):
     assert means.mean(0).abs().max() > 0.1  # the twin: uncentred means are not
 
 
+def test_a_class_without_images_has_no_mean(digits):
+    with pytest.raises(ProbeError, match="class 10"):
+        probe.class_means(digits.train, 11)
+
+
 def colour_split(n=60, channels=3, side=8):
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (n, channels, side, side), generator=generator, dtype=torch.uint8)

@@ -10,6 +10,7 @@ from test_data import make_cifar, make_tiny_imagenet
 
 from wamlib import evaluate, probe, sweeps, tables
 from wamlib.data import is_present, load
+from wamlib.errors import ProbeError
 
 SHAPE = (1, 8, 8)
 
@@ -50,9 +51,18 @@ def test_the_optimum_of_another_solver_is_stationary_and_the_twin_is_not(dataset
 
 def test_stationarity_leaves_out_what_has_no_stationary_point_and_adds_the_soup(groups, dataset):
     table = tables.stationarity(groups, dataset)
-    assert set(table.group) == {0.1}
-    assert list(table.combination) == ["member"] * 6 + ["uniform soup"]
-    assert (table.limit_correlation > 0.9).all()
+    assert set(table.group) == {0.1, sweeps.RELEASED}
+    of_decay = table[table.group == 0.1]
+    assert list(of_decay.combination) == ["member"] * 6 + ["uniform soup"]
+    # Members of a thousand images and ten passes keep a part of their random weights; their mean has less of it.
+    by = table.groupby(["group", "combination"])[["residual", "limit_correlation"]].mean()
+    for group in (0.1, sweeps.RELEASED):
+        assert by.residual[group, "uniform soup"] < by.residual[group, "member"]
+        assert by.limit_correlation[group, "uniform soup"] > 0.95
+    # Read with other pixels than those it was trained on, the released recipe is nowhere near a stationary point.
+    weights = [torch.cat([r.state["head.weight"], r.state["head.bias"][:, None]], 1) for r in groups[sweeps.RELEASED]]
+    wrong = tables.stationarity({"wrong": [Weights(w, 0.1) for w in weights]}, dataset)
+    assert wrong.residual.min() > 2 * table[table.group == sweeps.RELEASED].residual.max()
 
 
 def test_optima_reach_the_class_means_as_the_decay_grows(dataset):
@@ -60,6 +70,32 @@ def test_optima_reach_the_class_means_as_the_decay_grows(dataset):
     assert table.own.iloc[0] < 0.98
     assert (table.own.iloc[1:] > 0.995).all()  # not 1: the classes are not of one size
     assert table.accuracy.iloc[0] > table.accuracy.iloc[-1]
+
+
+def test_too_few_classes_are_refused(tmp_path):
+    from test_data import save_images
+
+    for label in ("cat", "dog"):
+        save_images(tmp_path / label, 20)
+    pets = load(f"folder:{tmp_path}")
+    run = Weights(torch.zeros(2, 3 * 64 + 1), 0.1)
+    for ask in (lambda: tables.optima(pets, [0.1]), lambda: tables.class_pairs([run], pets)):
+        with pytest.raises(ProbeError, match="2 classes"):
+            ask()
+
+
+def test_retrieval_is_compared_with_permuted_classes(groups, dataset):
+    table = tables.template_matches(groups, dataset, n_permutations=199)
+    true = table[table.group == 0.1]
+    assert (true.p_retrieval <= 0.01).all()
+    assert true.null_retrieval.between(5, 15).all()
+    assert (table[table.group == sweeps.SHUFFLED].p_retrieval > 0.01).all()
+
+
+def test_members_with_shuffled_labels_each_have_a_shuffle_of_their_own(groups, store):
+    first, second = (store.dataset(run.config).train.labels for run in groups[sweeps.SHUFFLED][:2])
+    assert (first == second).double().mean() < 0.3
+    assert (first == store.dataset(groups[0.0][0].config).train.labels).double().mean() < 0.3
 
 
 def test_a_pair_of_rows_scores_as_counted_by_hand(groups, dataset):
@@ -71,11 +107,13 @@ def test_a_pair_of_rows_scores_as_counted_by_hand(groups, dataset):
     y = np.asarray(dataset.test.labels)
     i, j = 3, 8
     rest = [k for k in range(10) if k not in (i, j)]
+    apart_from_both = ~np.isin(y, [i, j])
     wins = (x @ (w[i] + w[j]) + b[i] + b[j]) / 2 > (x @ w[rest].T + b[rest]).max(1)
     recalls = [100 * wins[y == k].mean() for k in (i, j)]
     row = table.loc[("3", "8")]
     assert row.lower_recall == pytest.approx(min(recalls))
     assert row.mean_recall == pytest.approx(np.mean(recalls))
+    assert row.other_recall == pytest.approx(100 * wins[apart_from_both].mean())
     means = probe.class_means(dataset.train, 10).flatten(1).numpy()
     assert row.own == pytest.approx(np.corrcoef(w[i] + w[j], means[i] + means[j])[0, 1], abs=1e-5)
     separate = (x @ w.T + b).argmax(1)[(y == i) | (y == j)]

@@ -155,7 +155,7 @@ def trace(config, n_steps=100, steps_per_epoch=10):
     return [learning_rate(config, step, n_steps, steps_per_epoch) for step in range(n_steps)]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "fifths", "constant"])
 def test_warm_up_climbs_to_the_peak_and_no_further(schedule):
     # The released code's warm-up overshoots: its schedule peaks at twice the rate that was asked for.
     rates = trace(tiny(schedule=schedule, warmup_epochs=1, peak_lr=0.1))
@@ -170,6 +170,8 @@ def test_schedules_end_where_they_should():
     assert trace(tiny(schedule="cosine", **settings))[50] == pytest.approx(0.5)
     assert trace(tiny(schedule="linear", **settings))[25] == pytest.approx(0.75)
     assert trace(tiny(schedule="constant", **settings))[99] == 1.0
+    fifths = trace(tiny(schedule="fifths", **settings))
+    assert [fifths[step] for step in (0, 19, 20, 40, 60, 80, 99)] == pytest.approx([1, 1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-4])
     step = trace(tiny(schedule="step", **settings))
     assert [step[i] for i in (0, 39, 40, 79, 80, 99)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
 

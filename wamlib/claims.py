@@ -17,16 +17,17 @@ PROTOCOLS = ("released", "corrected")
 # Number: the claim in one sentence, and where it comes from.
 CLAIMS = {
     "C1": ("The rows of a linear classifier look like the means of their classes.", "paper, perspective 1"),
-    "C2": ("How much they do depends on weight decay, and is paid for with accuracy.", "this book"),
+    "C2": ("How much they do depends on weight decay, and the paper's setting pays for it with accuracy.", "this book"),
     "C3": ("The mean of the rows of two classes is a template of both.", "paper, perspective 1"),
     "C4": ("The mean of the rows of several members keeps likeness and accuracy, and is the logit ensemble.",
            "this book, the step that the paper leaves out"),
-    "C5": ("Structure in the weights is why merging works: members with structured weights merge.",
-           "paper, perspective 1"),
+    "C5": ("Structure in the weights is enough: members whose weights are structured merge.",
+           "the strong reading of the paper, perspective 1"),
 }  # fmt: skip
 
 
-def measure(claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note=""):
+def measure(claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note="",
+            premise=False):  # fmt: skip
     """Judge one measurement of a claim.
 
     Parameters
@@ -49,11 +50,13 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
         As the paper's code does it, or as this book does.
     note : str
         What the reader should know beside it, such as the architecture.
+    premise : bool
+        The claim is about cases in which this holds; where it does not, nothing was tested.
 
     Returns
     -------
     dict
-        claim, dataset, protocol, measure, note, unit, side, bound, mean, low, high (95 %
+        claim, dataset, protocol, measure, note, unit, premise, side, bound, mean, low, high (95 %
         interval over replicas), n, verdict (of `VERDICTS`) and n_needed: replicas that would decide it at the
         spread found, 0 where it is decided.
 
@@ -75,7 +78,7 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     needed = replicas_needed(values, bound) if verdict == "undecided" else 0
     return {
         "claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit,
-        "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n,
+        "premise": premise, "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n,
         "verdict": verdict, "n_needed": needed,
     }  # fmt: skip
 
@@ -98,9 +101,9 @@ def evidence(rows):
 def ledger(table):
     """Return one verdict for each claim and data set.
 
-    A claim holds under a protocol if each of its measures does; it does not hold if one
-    does not. Where both protocols were measured, the corrected one decides, and a claim
-    that only the released one supports is named as such.
+    A claim holds under a protocol if each of its measures does, and does not hold if one does
+    not; where a premise is not met it is undecided. Where both protocols were measured, the
+    corrected one decides, and a claim that only the released one supports is named as such.
 
     Parameters
     ----------
@@ -116,9 +119,7 @@ def ledger(table):
     """
     rows = []
     for (claim, dataset), group in table.groupby(["claim", "dataset"], sort=False):
-        by_protocol = {
-            protocol: min(part.verdict, key=VERDICTS.index) for protocol, part in group.groupby("protocol", sort=False)
-        }
+        by_protocol = {protocol: _together(part) for protocol, part in group.groupby("protocol", sort=False)}
         verdict = by_protocol.get("corrected", by_protocol.get("released"))
         if verdict == "does not hold" and by_protocol.get("released") == "holds":
             verdict = ONLY_RELEASED
@@ -133,6 +134,13 @@ def ledger(table):
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _together(measures):
+    """Return the verdict of all measures of one claim under one protocol."""
+    if (measures.verdict[measures.premise] != "holds").any():
+        return "undecided"
+    return min(measures.verdict[~measures.premise], key=VERDICTS.index)
 
 
 def _refuse(item, got, wanted, fix):

@@ -12,7 +12,7 @@ from .errors import ConfigError
 
 __all__ = ["TrainConfig", "derive_seed", "home"]
 
-SCHEDULES = ("cosine", "step", "linear", "constant")
+SCHEDULES = ("cosine", "step", "fifths", "linear", "constant")
 AUGMENTS = ("none", "flip", "crop", "flip-crop")
 PRECISIONS = ("float32", "bfloat16")
 PIXELS = ("normalised", "unit")
@@ -96,8 +96,9 @@ class TrainConfig:
         Highest learning rate of the schedule.
     warmup_epochs : float
         Epochs over which the learning rate climbs linearly to ``peak_lr``.
-    schedule : {"cosine", "step", "linear", "constant"}
-        What follows the warm-up. "step" multiplies by 0.2 at 40 % and 80 % of training.
+    schedule : {"cosine", "step", "fifths", "linear", "constant"}
+        What follows the warm-up. "step" multiplies by 0.2 at 40 % and 80 % of training,
+        "fifths" by 0.1 at 20, 40, 60 and 80 %.
     momentum, weight_decay : float
         Of SGD; the decay acts on every learnable tensor.
     label_smoothing : float
@@ -112,7 +113,7 @@ class TrainConfig:
         What the model reads: images with mean 0 and standard deviation 1 per channel, or
         bytes divided by 255.
     shuffle_labels : bool
-        Deal the training labels out at random: a control in which there is nothing to learn.
+        Deal the training labels out at random, by ``seed``: a control in which there is nothing to learn.
 
     Raises
     ------

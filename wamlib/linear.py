@@ -65,7 +65,7 @@ def _order(config):
     return config.seed, config.init_seed, config.shuffle_labels, config.weight_decay
 
 
-def train_together(configs, dataset, shuffled=None):
+def train_together(configs, dataset):
     """Train linear members that differ in seeds, weight decay and labels only.
 
     Parameters
@@ -73,9 +73,7 @@ def train_together(configs, dataset, shuffled=None):
     configs : list of TrainConfig
         One of the lists that `group` returns.
     dataset : wamlib.data.Dataset
-        The one that they name, on the device to train on.
-    shuffled : wamlib.data.Dataset or None
-        The same with shuffled labels; needed if a config asks for them.
+        The one that they name, with its true labels, on the device to train on.
 
     Returns
     -------
@@ -102,7 +100,8 @@ def train_together(configs, dataset, shuffled=None):
     # through them at once, and the weights of one seed stay in the cache.
     for _, members in groupby(sorted(configs, key=_order), key=lambda c: (c.seed, c.init_seed)):
         members = list(members)
-        labels = torch.stack([(shuffled if c.shuffle_labels else dataset).train.labels for c in members], 1)
+        mixed = dataset.with_shuffled_labels(members[0].seed)
+        labels = torch.stack([(mixed if c.shuffle_labels else dataset).train.labels for c in members], 1)
         done |= zip((c.run_id for c in members), _train(members, pixels, labels, dataset), strict=True)
     return [done[config.run_id] for config in configs]
 

@@ -106,7 +106,7 @@ class RunStore:
             config.dataset, self.data_root, n_train=config.n_train, split_seed=config.split_seed, device=device
         )
         dataset = dataset.with_unit_pixels() if config.pixels == "unit" else dataset
-        return dataset.with_shuffled_labels(config.split_seed) if config.shuffle_labels else dataset
+        return dataset.with_shuffled_labels(config.seed) if config.shuffle_labels else dataset
 
     def train(self, config, *, device="auto", progress=None):
         """Return the run of a config, training it, and its start, if that was not done yet.
@@ -159,15 +159,13 @@ class RunStore:
                 locks.enter_context(FileLock(self.root / ".locks" / run_id))
             missing = [config for config in configs if config not in self]
             if missing:
-                plain = self.dataset(replace(missing[0], shuffle_labels=False), device)
-                shuffled = plain.with_shuffled_labels(missing[0].split_seed)
-                trained = linear.train_together(missing, plain, shuffled)
-                # Labels differ in the training images only, so all can be evaluated together too.
-                states, splits = [state for state, _ in trained], {"selection": plain.selection, "test": plain.test}
+                dataset = self.dataset(replace(missing[0], shuffle_labels=False), device)
+                trained = linear.train_together(missing, dataset)
+                # Labels are shuffled in the training images only, so all can be evaluated together too.
+                states, splits = [state for state, _ in trained], {"selection": dataset.selection, "test": dataset.test}
                 logits = {name: linear.predict_together(states, split) for name, split in splits.items()}
                 for number, (config, (state, history)) in enumerate(zip(missing, trained, strict=True)):
                     if math.isfinite(history[-1]["loss"]):
-                        dataset = shuffled if config.shuffle_labels else plain
                         own = {name: z[number] for name, z in logits.items()}
                         self._keep(config, dataset, state, history, own, device, together=len(missing))
                 for config, (_, history) in zip(missing, trained, strict=True):

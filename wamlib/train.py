@@ -56,6 +56,8 @@ def learning_rate(config, step, n_steps, steps_per_epoch):
     if config.schedule == "step":
         progress = step / n_steps
         return config.peak_lr * 0.2 ** ((progress >= 0.4) + (progress >= 0.8))
+    if config.schedule == "fifths":
+        return config.peak_lr * 0.1 ** (5 * step // n_steps)
     return config.peak_lr
 
 

@@ -141,7 +141,7 @@ def decay_trade_off(table):
 
 @closed
 def limit_correlation(table):
-    """Draw how close rows are to the limit of strong decay: correlation above, distance below; a line per data set.
+    """Draw how close rows are to the limit of strong decay: distance, confidence, correlation; a line per data set.
 
     Parameters
     ----------

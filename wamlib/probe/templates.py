@@ -54,9 +54,9 @@ def templates(state, shape):
 
 
 def class_means(split, n_classes, *, centred=True):
-    """Return the mean image of each class, in the units that a model reads.
+    """Return the mean image of each class, in the units of the split's normalisation.
 
-    Those are the normalised ones. For grey images any units give the same correlation;
+    For grey images any units give the same correlation;
     for colour each channel has its own.
 
     Parameters
@@ -70,7 +70,21 @@ def class_means(split, n_classes, *, centred=True):
     Returns
     -------
     Tensor, float64, shape (class, channel, height, width)
+
+    Raises
+    ------
+    ProbeError
+        If a class has no image in the split.
     """
+    absent = sorted(set(range(n_classes)) - set(split.labels.unique().tolist()))
+    if absent:
+        raise ProbeError(
+            "cannot average the images of a class",
+            item=f"class {absent[0]}",
+            got="no image of it in this split",
+            wanted=f"at least one of each of {n_classes} classes",
+            fix="Use more images: a larger n_train.",
+        )
     means = torch.stack([split.images[split.labels == label].double().mean(0) for label in range(n_classes)])
     means = (means - split.mean.double()[:, None, None]) / split.std.double()[:, None, None]
     return means - means.mean(0) if centred else means

@@ -9,6 +9,7 @@ import torch
 
 from .. import evaluate, probe
 from ..ensemble import logit_ensemble
+from ..errors import ProbeError
 from ..linear import predict_together
 from ..merge import interpolate, uniform_soup
 from .evaluator import Evaluator, as_read_by
@@ -34,9 +35,23 @@ def class_pairs(runs, dataset):
         (correlation of the mean row with the mean of the two centred class means), null (mean
         correlation with such means of pairs that share no class with it), lower_recall and
         mean_recall (percent of the images of a class that the mean row wins: of the class it
-        serves worse, and mean of the two), separate_recall (percent of images of the two
-        classes that one of the two separate rows wins) and chance (percent).
+        serves worse, and mean of the two), other_recall (percent of the images of all other
+        classes that it wins: what both recalls have to beat) and separate_recall (percent of
+        images of the two classes that one of the two separate rows wins).
+
+    Raises
+    ------
+    ProbeError
+        If there are fewer than four classes, and so no pairs that share none.
     """
+    if len(dataset.classes) < 4:
+        raise ProbeError(
+            "cannot compare pairs of classes",
+            item=dataset.name,
+            got=f"{len(dataset.classes)} classes",
+            wanted="at least 4",
+            fix="Use a data set with more classes.",
+        )
     n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
     pairs = _pairs(n_classes)
     evaluator, labels = Evaluator("linear", as_read_by(runs[0], dataset)), dataset.test.labels
@@ -49,11 +64,11 @@ def class_pairs(runs, dataset):
     for run in runs:
         pictures = probe.templates(run.state, shape)
         correlation = probe.template_match((pictures[first] + pictures[second]) / 2, mean_of_means).correlation
-        null = (correlation * disjoint).sum(1) / disjoint.sum(1).clamp_min(1)
+        null = (correlation * disjoint).sum(1) / disjoint.sum(1)
         logits = evaluator.logits(run.state)
         for number, (i, j) in enumerate(pairs):
-            recalls = [_wins(logits[labels == label], i, j, 0.5) for label in (i, j)]
-            separate = logits[(labels == i) | (labels == j)].argmax(1)
+            recalls, own = [_wins(logits[labels == k], i, j, 0.5) for k in (i, j)], (labels == i) | (labels == j)
+            separate = logits[own].argmax(1)
             rows.append(
                 {
                     "seed": run.config.seed,
@@ -64,7 +79,7 @@ def class_pairs(runs, dataset):
                     "lower_recall": min(recalls),
                     "mean_recall": sum(recalls) / 2,
                     "separate_recall": 100 * ((separate == i) | (separate == j)).double().mean().item(),
-                    "chance": 100 / (n_classes - 1),
+                    "other_recall": _wins(logits[~own], i, j, 0.5),
                 }
             )
     return pd.DataFrame(rows)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from .. import evaluate, probe
+from ..errors import ProbeError
 from ..merge import uniform_soup
 from ..stats import permutation_p
+from .evaluator import as_read_by
 
 __all__ = ["optima", "stationarity", "template_matches"]
 
@@ -29,7 +31,8 @@ def template_matches(groups, dataset, *, n_permutations=999):
         One row per member: group, weight_decay, seed, own and raw (mean correlation with the
         centred and the plain mean of the own class), null (mean correlation with the
         other classes' centred means), p (one-sided, of ``own`` under permuted
-        classes), retrieval (percent), accuracy and selection_accuracy (percent).
+        classes), retrieval, null_retrieval and p_retrieval (percent; mean and p-value under
+        the same permutations), accuracy and selection_accuracy (percent).
     """
     n_classes, shape = len(dataset.classes), dataset.test.images.shape[1:]
     centred, raw = (probe.class_means(dataset.train, n_classes, centred=flag).cpu() for flag in (True, False))
@@ -40,6 +43,8 @@ def template_matches(groups, dataset, *, n_permutations=999):
         match = probe.template_match(pictures, centred)
         orders = torch.stack([torch.randperm(n_classes, generator=generator) for _ in range(n_permutations)])
         null = match.correlation[torch.arange(n_classes), orders].mean(1)
+        # Retrieval under the same permutations: how many rows have their best match in the permuted class.
+        null_retrieval = 100 * (match.correlation.argmax(1) == orders).double().mean(1)
         own = match.own.mean().item()
         others = (match.correlation.sum() - match.own.sum()).item() / (n_classes * (n_classes - 1))
         rows.append(
@@ -52,6 +57,8 @@ def template_matches(groups, dataset, *, n_permutations=999):
                 "null": others,
                 "p": permutation_p(own, null.numpy()),
                 "retrieval": match.retrieval,
+                "null_retrieval": null_retrieval.mean().item(),
+                "p_retrieval": permutation_p(match.retrieval, null_retrieval.numpy()),
                 "accuracy": run.record["metrics"]["test"]["accuracy"],
                 "selection_accuracy": run.record["metrics"]["selection"]["accuracy"],
             }
@@ -83,14 +90,15 @@ def stationarity(groups, dataset):
         over pixels, mean over classes) and confidence (mean largest probability on the
         training images, percent).
     """
-    images = F.pad(dataset.train.normalize(dataset.train.images).flatten(1), (0, 1), value=1.0)
     one_hot = F.one_hot(dataset.train.labels, len(dataset.classes)).float()
-    limit = (one_hot - 1 / len(dataset.classes)).T @ images / len(images)
     rows = []
     for group, runs in groups.items():
         config = runs[0].config
-        if config.weight_decay == 0 or config.pixels != "normalised" or config.shuffle_labels:
+        if config.weight_decay == 0 or config.shuffle_labels:
             continue
+        train = as_read_by(runs[0], dataset).train
+        images = F.pad(train.normalize(train.images).flatten(1), (0, 1), value=1.0)
+        limit = (one_hot - 1 / len(dataset.classes)).T @ images / len(images)
         states = [run.state for run in runs]
         states.append(uniform_soup(states))
         # All of them below each other: one product with the images instead of many thin ones.
@@ -128,10 +136,23 @@ def optima(dataset, weight_decays):
     DataFrame
         Columns weight_decay, own (mean correlation with the centred mean of the own class)
         and accuracy (percent).
+
+    Raises
+    ------
+    ProbeError
+        If there are two classes only: the solver then has one row for both.
     """
     from sklearn.linear_model import LogisticRegression
 
     n_classes = len(dataset.classes)
+    if n_classes < 3:
+        raise ProbeError(
+            "cannot solve the linear classifier",
+            item=dataset.name,
+            got=f"{n_classes} classes",
+            wanted="at least 3",
+            fix="Use a data set with more classes.",
+        )
     means = probe.class_means(dataset.train, n_classes).cpu()
     train, test = (F.pad(s.normalize(s.images).flatten(1), (0, 1), value=1.0) for s in (dataset.train, dataset.test))
     rows = []
