@@ -12,7 +12,7 @@ from wamlib.cli import main
 
 SMALL = """
 dataset: digits
-datasets: [digits]
+datasets: [digits, cifar10]
 template_models: [mlp]
 n_linear: 2
 n_train: 100
@@ -42,6 +42,7 @@ def test_sweep_trains_and_runs_lists(tmp_path):
     first = wamlib("sweep", "--params", tmp_path / "params.yml", home=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "training (0 of" in first.stderr
+    assert "left out: CIFAR-10, which is not on this machine (wamlib fetch cifar10)" in first.stderr
     again = wamlib("sweep", "--params", tmp_path / "params.yml", home=tmp_path)
     assert again.returncode == 0
     assert "training" not in again.stderr  # nothing was missing

@@ -44,7 +44,8 @@ def sweep(
     settings = _read_params(params)
     for name in settings.get("datasets", sweeps.DATASETS):
         if not data.is_present(name):
-            typer.echo(f"left out: {data.title(name)}, which is not on this machine (wamlib fetch {name})", err=True)
+            how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"
+            typer.echo(f"left out: {data.title(name)}, which is not on this machine ({how})", err=True)
     try:
         runs = sweeps.run(sweeps.book(**settings), device=device)
     except KeyboardInterrupt:
