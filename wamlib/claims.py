@@ -56,9 +56,9 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     Returns
     -------
     dict
-        claim, dataset, protocol, measure, note, unit, premise, side, bound, mean, low, high (95 %
-        interval over replicas), n, verdict (of `VERDICTS`) and n_needed: replicas that would decide it at the
-        spread found, 0 where it is decided.
+        claim, dataset, protocol, measure, note, unit, premise, side, bound, mean, low, high
+        (95 % interval over replicas), n, verdict (of `VERDICTS`) and n_needed: replicas that
+        would decide it at the spread found, 0 where it is decided.
 
     Raises
     ------

@@ -59,7 +59,7 @@ def rows_vs_members(table):
 
 @closed
 def structure_and_gain(table):
-    """Draw the gain of a soup of two against structure (left) and against the cosine of the weights (right).
+    """Draw the gain of a soup of two against structure, likeness and the cosine of the weights, one panel each.
 
     Parameters
     ----------
