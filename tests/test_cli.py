@@ -60,6 +60,8 @@ def test_sweep_trains_and_runs_lists(tmp_path):
         (["sweep", "--params", "unknown-data.yml"], "fashion_mnist"),
         (["sweep", "--params", "bad-value.yml"], "epochs"),
         (["sweep", "--params", "typo.yml"], "'n_trian'"),
+        (["sweep", "--params", "no-list.yml"], "wanted a list"),
+        (["sweep", "--params", "word.yml"], "wanted a list"),
         (["fetch", "imagenet"], "'imagenet'"),
         (["fetch", "folder:nope"], "no such folder"),
     ],
@@ -70,6 +72,8 @@ def test_mistakes_end_with_one_message_and_code_2(words, said, tmp_path):
     (tmp_path / "unknown-data.yml").write_text(
         "{dataset: fashion_mnist, datasets: [], models: [mlp], n_members: 1, n_replicas: 1}"
     )
+    (tmp_path / "no-list.yml").write_text("{datasets: null}")
+    (tmp_path / "word.yml").write_text("{datasets: digits}")
     (tmp_path / "typo.yml").write_text("{n_trian: 100}")
     (tmp_path / "bad-value.yml").write_text("{epochs: 0}")
     words = [tmp_path / word if word.endswith(".yml") else word for word in words]

@@ -42,12 +42,13 @@ def sweep(
     from . import data, sweeps
 
     settings = _read_params(params)
+    configs = sweeps.book(**settings)
     for name in settings.get("datasets", sweeps.DATASETS):
         if not data.is_present(name):
             how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"
             typer.echo(f"left out: {data.title(name)}, which is not on this machine ({how})", err=True)
     try:
-        runs = sweeps.run(sweeps.book(**settings), device=device)
+        runs = sweeps.run(configs, device=device)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. Finished runs are kept; the same command continues.", err=True)
         raise typer.Exit(130) from None

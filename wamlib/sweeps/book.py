@@ -52,7 +52,7 @@ def book(
     Raises
     ------
     ConfigError
-        If a name is no parameter of any chapter.
+        If a name is no parameter of any chapter, or no list is given where one is wanted.
     """
     if unknown := sorted(set(others) - CHAPTER_ONLY):
         known = sorted({*inspect.signature(book).parameters, *CHAPTER_ONLY} - {"others"})
@@ -62,6 +62,16 @@ def book(
             got="a name that no chapter has",
             wanted=f"one of {', '.join(known)}",
             fix="Correct the name, or remove it.",
+        )
+    lists = {"datasets": datasets, "models": models, "template_models": template_models, "wide_models": wide_models,
+             "widths": widths}  # fmt: skip
+    if wrong := [name for name, value in lists.items() if not isinstance(value, (list, tuple))]:
+        raise ConfigError(
+            "cannot read the parameters of a sweep",
+            item=f"parameter {wrong[0]!r}",
+            got=repr(lists[wrong[0]]),
+            wanted="a list",
+            fix="Write [a, b], or [] for none.",
         )
     present = [name for name in datasets if data.is_present(name)]
     trained = {"n_train": n_train, "n_replicas": n_replicas, "epochs": epochs, "trunk_epochs": trunk_epochs}
