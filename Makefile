@@ -41,10 +41,10 @@ help: ## Show this list
 	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time. Times: 2 CPU cores."
 
 ##@ Read and rerun
-book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time 22 min beside the set-up, unchanged 0 s)
+book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time 21 min beside the set-up, unchanged 0 s)
 	@echo "The book is in $(HTML)"
 
-smoke: ## The whole pipeline at toy size, no download (110 s)
+smoke: ## The whole pipeline at toy size, no download (135 s)
 	$(MAKE) book PROFILE=smoke
 
 sweep: $(SWEPT) ## Train the runs that are missing (10 min)
@@ -74,7 +74,7 @@ lint: $(READY) ## Style of the code and of the notebooks (2 s)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: $(READY) | lint ## Tests of the package (2 min)
+unit: $(READY) | lint ## Tests of the package (4 min)
 	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile
 
 # One after the other: nbval runs each executed chapter again and compares its tables.
