@@ -50,33 +50,33 @@ def test_equal_replicas_are_an_interval_of_no_width():
 )
 def test_protocols_are_weighed(released, corrected, verdict):
     given = {name: value for name, value in (("released", released), ("corrected", corrected)) if value}
-    entry = claims.ledger(claims.evidence(rows(**given))).iloc[0]
+    entry = claims.ledger(pd.DataFrame(rows(**given))).iloc[0]
     assert entry.verdict == verdict
     assert (entry.released or None, entry.corrected or None) == (released, corrected)
     assert (entry.n_needed > 0) == (verdict == "undecided")
 
 
 def test_a_claim_is_as_good_as_its_worst_measure():
-    table = claims.evidence([*rows(corrected="holds"), *rows(corrected="does not hold"), *rows(corrected="undecided")])
+    table = pd.DataFrame([*rows(corrected="holds"), *rows(corrected="does not hold"), *rows(corrected="undecided")])
     assert list(claims.ledger(table).verdict) == ["does not hold"]
 
 
 @pytest.mark.parametrize(("values", "verdict"), [(YES, "does not hold"), (NO, "undecided"), (OPEN, "undecided")])
 def test_without_its_premise_a_claim_is_not_tested(values, verdict):
     premise = claims.measure("C5", "p", values, bound=0, dataset="d", premise=True)
-    table = claims.evidence([premise, claims.measure("C5", "m", NO, bound=0, dataset="d")])
+    table = pd.DataFrame([premise, claims.measure("C5", "m", NO, bound=0, dataset="d")])
     assert list(claims.ledger(table).verdict) == [verdict]
 
 
 def test_data_sets_are_judged_apart():
-    table = claims.evidence(
+    table = pd.DataFrame(
         [{**rows(corrected="holds")[0], "dataset": "a"}, {**rows(corrected="undecided")[0], "dataset": "b"}]
     )
     assert dict(zip(claims.ledger(table).dataset, claims.ledger(table).verdict)) == {"a": "holds", "b": "undecided"}
 
 
 def test_a_ledger_reads_what_was_written_to_disk(tmp_path):
-    table = claims.evidence(rows(released="holds", corrected="does not hold"))
+    table = pd.DataFrame(rows(released="holds", corrected="does not hold"))
     table.to_csv(tmp_path / "claims.csv", index=False)
     again = claims.ledger(pd.read_csv(tmp_path / "claims.csv", keep_default_na=False))
     pd.testing.assert_frame_equal(again, claims.ledger(table))

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from wamlib import claims
@@ -14,7 +15,7 @@ import ledger
 @pytest.fixture
 def folder(tmp_path):
     def write(name, rows):
-        claims.evidence(rows).to_csv(tmp_path / name, index=False)
+        pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
 
     write(
         "claims_22.csv",

@@ -7,7 +7,7 @@ import pandas as pd
 from .errors import ProbeError
 from .stats import mean_interval, replicas_needed
 
-__all__ = ["CLAIMS", "VERDICTS", "evidence", "ledger", "measure"]
+__all__ = ["CLAIMS", "VERDICTS", "ledger", "measure"]
 
 # The worst verdict of several measures is the verdict of all.
 VERDICTS = ("does not hold", "undecided", "holds")
@@ -83,21 +83,6 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     }  # fmt: skip
 
 
-def evidence(rows):
-    """Return the measurements of a chapter as a tidy table.
-
-    Parameters
-    ----------
-    rows : list of dict
-        As `measure` returns them.
-
-    Returns
-    -------
-    DataFrame
-    """
-    return pd.DataFrame(rows)
-
-
 def ledger(table):
     """Return one verdict for each claim and data set.
 
@@ -108,7 +93,7 @@ def ledger(table):
     Parameters
     ----------
     table : DataFrame
-        As `evidence` returns it, of one chapter or of several.
+        One row per measurement, as `measure` returns them, of one chapter or of several.
 
     Returns
     -------
