@@ -84,8 +84,8 @@ def train_part(part):
     present = [name for name in sweeps.DATASETS if data.is_present(name)]
     sizes = {name: 8_000 if name == "fashion-mnist" else 3_000 for name in present}
     recipe = {"models": ["mlp", "resnet8"], "epochs": 4, "trunk_epochs": 2}
-    pairs = sweeps.pairs_by_dataset(sizes, **recipe)
-    pairs |= sweeps.pairs_by_dataset({"fashion-mnist": 8_000}, starts=["shared init"], **recipe)
+    pairs = sweeps.pools_by_dataset(sizes, **recipe)
+    pairs |= sweeps.pools_by_dataset({"fashion-mnist": 8_000}, starts=["shared init"], **recipe)
     configs = [c for key, pair in pairs.items() for c in pair if part == "own" or key[0] == "fashion-mnist"]
     if part == "own":
         for name in present:

@@ -133,7 +133,7 @@ def test_the_stated_size_of_the_small_data_set_is_its_size():
 
 def test_pairs_over_data_sets_begin_the_pools():
     settings = {"epochs": 2, "trunk_epochs": 1}
-    pairs = sweeps.pairs_by_dataset({"digits": 100}, ["mlp"], n_replicas=2, **settings)
+    pairs = sweeps.pools_by_dataset({"digits": 100}, ["mlp"], n_replicas=2, **settings)
     assert {key[2] for key in pairs} == {"shared start", "independent init"}
     for (dataset, model, start, replica), pair in pairs.items():
         assert (

@@ -20,6 +20,10 @@ PIXELS = ("normalised", "unit")
 # Part of every run id. Raise it when a change in training or in a model changes
 # the weights that a config leads to, so that no old run is taken for a new one.
 RECIPE_VERSION = 2
+# Settings that came later: while at their default they are no part of a run id, so that
+# runs trained before keep their names.
+LATER = ("redraw", "weights", "n_test")
+PARTS = ("stem", "head")
 
 
 def home():
@@ -82,9 +86,15 @@ class TrainConfig:
     model : str
         A name that `wamlib.models.build` knows.
     init_seed : int or None
-        Fixes the random weights to begin with; None when ``start`` is given.
+        Fixes the random weights to begin with; None when ``start`` gives them all.
     start : TrainConfig or None
         The run whose final weights are the weights to begin with.
+    redraw : tuple of {"stem", "head"}
+        Layers of the start that are drawn anew by ``init_seed``: the one that reads the image,
+        the classifier.
+    weights : str or None
+        Name of pretrained weights to begin with, see `wamlib.models.build`; the head is drawn
+        by ``init_seed``.
     seed : int
         Fixes the order of the images, their augmentation and dropout.
     epochs : int
@@ -114,6 +124,9 @@ class TrainConfig:
         bytes divided by 255.
     shuffle_labels : bool
         Deal the training labels out at random, by ``seed``: a control in which there is nothing to learn.
+    n_test : int or None
+        Test images that the record of the run is measured on; None means all. The one setting
+        that decides nothing about the weights.
 
     Raises
     ------
@@ -141,12 +154,16 @@ class TrainConfig:
     threads: int = 1
     pixels: str = "normalised"
     shuffle_labels: bool = False
+    redraw: tuple[str, ...] = ()
+    weights: str | None = None
+    n_test: int | None = None
 
     def __post_init__(self):
         for field, low in [("epochs", 1), ("batch_size", 1), ("threads", 1), ("seed", 0), ("split_seed", 0)]:
             self._check_int(field, low)
-        if self.n_train is not None:
-            self._check_int("n_train", 1)
+        for field in ("n_train", "n_test"):
+            if getattr(self, field) is not None:
+                self._check_int(field, 1)
         for field, low, high in [
             ("peak_lr", 0, math.inf),
             ("warmup_epochs", 0, math.inf),
@@ -179,12 +196,20 @@ class TrainConfig:
             self._refuse(field, f"a whole number of at least {low}")
 
     def _check_start(self):
+        if not (isinstance(self.redraw, tuple) and set(self.redraw) <= set(PARTS)):
+            self._refuse("redraw", f"a tuple of {', '.join(PARTS)}")
+        if self.weights is not None and (not isinstance(self.weights, str) or self.start is not None):
+            self._refuse("weights", "a name, and no start beside it")
         if self.start is None:
             self._check_int("init_seed", 0)
+            if self.redraw:
+                self._refuse("redraw", "nothing, because there is no start to draw anew")
             return
         if not isinstance(self.start, TrainConfig):
             self._refuse("start", "a TrainConfig or None")
-        if self.init_seed is not None:
+        if self.redraw:
+            self._check_int("init_seed", 0)
+        elif self.init_seed is not None:
             self._refuse("init_seed", "None, because `start` already fixes the weights to begin with")
         if (self.start.model, self.start.dataset) != (self.model, self.dataset):
             self._refuse("start", f"a run of {self.model} on {self.dataset}")
@@ -224,13 +249,24 @@ class TrainConfig:
         settings = dict(settings)
         if isinstance(settings.get("start"), dict):
             settings["start"] = cls.from_dict(settings["start"])
+        if isinstance(settings.get("redraw"), list):  # JSON has no tuples
+            settings["redraw"] = tuple(settings["redraw"])
         return cls(**settings)
 
     @property
     def run_id(self):
         """Name of the run, the same in every process and on every machine."""
-        text = json.dumps([RECIPE_VERSION, self.to_dict()], sort_keys=True)
+        text = json.dumps([RECIPE_VERSION, _without_defaults(self.to_dict())], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         # A folder: data set carries a path, which is no part of a file name.
         dataset = self.dataset.partition(":")[0]
         return f"{dataset}-{self.model}-s{self.seed}-{digest}"
+
+
+def _without_defaults(settings):
+    """Return settings, and those of their start, without `LATER` ones that are at their default."""
+    if settings is None:
+        return None
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    kept = {name: value for name, value in settings.items() if name not in LATER or value != defaults[name]}
+    return kept | {"start": _without_defaults(settings["start"])}

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from . import data, evaluate, linear, models
 from .config import TrainConfig, home
 from .errors import CheckpointError, RunNotFoundError
-from .train import check_finite, pick_device, train
+from .train import check_finite, initial_model, pick_device, train
 
 __all__ = ["Run", "RunStore", "describe_machine"]
 
@@ -102,9 +102,8 @@ class RunStore:
 
     def dataset(self, config, device="cpu"):
         """Return the data set that a config names, with its training images."""
-        dataset = data.load(
-            config.dataset, self.data_root, n_train=config.n_train, split_seed=config.split_seed, device=device
-        )
+        sizes = {"n_train": config.n_train, "n_test": config.n_test, "split_seed": config.split_seed}
+        dataset = data.load(config.dataset, self.data_root, **sizes, device=device)
         dataset = dataset.with_unit_pixels() if config.pixels == "unit" else dataset
         return dataset.with_shuffled_labels(config.seed) if config.shuffle_labels else dataset
 
@@ -216,11 +215,8 @@ class RunStore:
         RunNotFoundError
             If the start is no finished run.
         """
-        if config.start is not None:
-            return self[config.start].state
-        dataset = self.dataset(config)
-        shape = len(dataset.classes), dataset.in_channels, dataset.image_size
-        return models.build(config.model, *shape, seed=config.init_seed).state_dict()
+        start = None if config.start is None else self[config.start].state
+        return initial_model(config, self.dataset(config), start).state_dict()
 
     def table(self):
         """Return one row per finished run: its settings, test metrics, seconds and provenance."""

@@ -1,6 +1,7 @@
 """Train one member: a loop over epochs that can be interrupted and taken up again."""
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from .data import augment
 from .errors import ConfigError
 from .merge import RunningAverage
 
-__all__ = ["learning_rate", "pick_device", "train"]
+__all__ = ["initial_model", "learning_rate", "pick_device", "train"]
 
 
 def pick_device(device="auto"):
@@ -112,13 +113,32 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
         return _train(config, dataset.to(device), start, device, resume and Path(resume), progress, average)
 
 
+def initial_model(config, dataset, start=None):
+    """Return the model that training begins with.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    dataset : wamlib.data.Dataset
+    start : dict of str to Tensor, or None
+        The weights of ``config.start``.
+
+    Returns
+    -------
+    torch.nn.Module
+        The start with ``config.redraw`` drawn anew, or the random or pretrained weights.
+    """
+    shape = len(dataset.classes), dataset.in_channels, dataset.image_size
+    fresh = models.build(config.model, *shape, seed=config.init_seed or 0, weights=config.weights)
+    if start is None:
+        return fresh
+    model = copy.deepcopy(fresh)
+    model.load_state_dict(start)
+    return models.redraw(model, config.redraw, fresh)
+
+
 def _train(config, dataset, start, device, resume, progress, average):
-    model = models.build(
-        config.model, len(dataset.classes), dataset.in_channels, dataset.image_size, seed=config.init_seed or 0
-    )
-    if start is not None:
-        model.load_state_dict(start)
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = initial_model(config, dataset, start).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.peak_lr,

@@ -2,22 +2,27 @@
 
 from .book import CHAPTER_ONLY, DATASETS, book
 from .linear_members import RELEASED, SHUFFLED, linear_members
-from .pools import STARTS, fit_passes, pairs_by_dataset, pool, pools, width_pairs
+from .pools import REDRAWN, STARTS, fit_passes, pool, pools, pools_by_dataset, width_pairs
+from .protocols import PROTOCOL_ARMS, equal_cost_members, protocol_pools
 from .training import SweepError, run, run_groups
 
 __all__ = [
     "CHAPTER_ONLY",
     "DATASETS",
+    "PROTOCOL_ARMS",
+    "REDRAWN",
     "RELEASED",
     "SHUFFLED",
     "STARTS",
     "SweepError",
     "book",
+    "equal_cost_members",
     "fit_passes",
     "linear_members",
-    "pairs_by_dataset",
     "pool",
     "pools",
+    "pools_by_dataset",
+    "protocol_pools",
     "run",
     "run_groups",
     "width_pairs",

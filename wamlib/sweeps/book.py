@@ -5,7 +5,8 @@ import inspect
 from .. import data
 from ..errors import ConfigError
 from .linear_members import linear_members
-from .pools import pairs_by_dataset, pools, width_pairs
+from .pools import REDRAWN, STARTS, fit_passes, pools, pools_by_dataset, width_pairs
+from .protocols import equal_cost_members, protocol_pools
 
 __all__ = ["CHAPTER_ONLY", "DATASETS", "book"]
 
@@ -35,6 +36,14 @@ def book(
     n_train_pairs=3_000,
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
+    n_train_pools=3_000,
+    n_test_pools=4_000,
+    n_pool_members=3,
+    pool_models=("mlp", "cnn", "vgg", "vgg_bn", "resnet8", "densenet", "vit"),
+    arm_models=("vgg", "resnet8", "densenet", "vit"),
+    protocol_models=("cnn", "vgg", "resnet8", "vit"),
+    many_models=("mlp", "resnet8"),
+    n_many=10,
     **others,
 ):
     """Return every config that the chapters of the book use.
@@ -64,7 +73,8 @@ def book(
             fix="Correct the name, or remove it.",
         )
     lists = {"datasets": datasets, "models": models, "template_models": template_models, "wide_models": wide_models,
-             "widths": widths}  # fmt: skip
+             "widths": widths, "pool_models": pool_models, "arm_models": arm_models,
+             "protocol_models": protocol_models, "many_models": many_models}  # fmt: skip
     if wrong := [name for name, value in lists.items() if not isinstance(value, (list, tuple))]:
         raise ConfigError(
             "cannot read the parameters of a sweep",
@@ -74,17 +84,32 @@ def book(
             fix="Write [a, b], or [] for none.",
         )
     present = [name for name in datasets if data.is_present(name)]
-    trained = {"n_train": n_train, "n_replicas": n_replicas, "epochs": epochs, "trunk_epochs": trunk_epochs}
+    recipe = {"n_replicas": n_replicas, "epochs": epochs, "trunk_epochs": trunk_epochs}
+    trained = {"n_train": n_train, **recipe}
+    # Of the second perspective: fewer images, the same number of every data set.
+    cells, main = {**recipe, "n_test": n_test_pools}, {dataset: n_train_pools}
+    settings = dict(
+        zip(("n_train", "epochs", "trunk_epochs"), fit_passes(dataset, n_train_pools, epochs, trunk_epochs))
+    )
+    one = {"dataset": dataset, "n_replicas": n_replicas, "n_test": n_test_pools, **settings}
     common = {"dataset": dataset, "n_members": n_members, **trained}
     parts = [
         *(linear_members(name, n_train=n_train, n_members=n_linear, epochs=linear_epochs) for name in present),
         pools(models, **common),
         width_pairs(wide_models, widths, **common),
-        pairs_by_dataset(
+        pools_by_dataset(
             {name: n_train if name == dataset else n_train_pairs for name in present},
             template_models,
-            **{key: value for key, value in trained.items() if key != "n_train"},
+            **recipe,
         ),
+        pools_by_dataset(
+            {name: n_train_pools for name in present}, pool_models, starts=STARTS[:1], n_members=n_pool_members, **cells
+        ),
+        pools_by_dataset(main, pool_models, starts=STARTS[2:], n_members=n_pool_members, **cells),
+        pools_by_dataset(main, arm_models, starts=REDRAWN, n_members=n_pool_members, **cells),
+        pools_by_dataset(main, many_models, n_members=n_many, **cells),
+        protocol_pools(protocol_models, n_members=n_pool_members, **one),
+        equal_cost_members(many_models, n_members=n_pool_members, **one),
     ]
     # A pair is part of a pool: dict.fromkeys() names it once.
     return list(dict.fromkeys(c for part in parts for members in part.values() for c in members))

@@ -3,31 +3,39 @@
 from ..config import TrainConfig, derive_seed
 from ..errors import ConfigError
 
-__all__ = ["RECIPES", "STARTS", "fit_passes", "pairs_by_dataset", "pool", "pools", "width_pairs"]
+__all__ = ["RECIPES", "REDRAWN", "STARTS", "fit_passes", "pool", "pools", "pools_by_dataset", "width_pairs"]
 
 STARTS = ("shared start", "shared init", "independent init")
+# A shared start but for some layers, which every member draws anew.
+REDRAWN = {"re-drawn head": ("head",), "re-drawn stem and head": ("stem", "head")}
 
 # What each small architecture trains well with on a few thousand images; all else is TrainConfig's default.
 RECIPES = {
     "linear": {"peak_lr": 0.02, "weight_decay": 0.0, "batch_size": 128},
     "mlp": {"peak_lr": 0.05},
     "cnn": {"peak_lr": 0.05},
+    "deep_linear": {"peak_lr": 0.02},
+    "vgg": {"peak_lr": 0.05},
+    "vgg_bn": {"peak_lr": 0.05},
     "resnet8": {"peak_lr": 0.1},
+    "densenet": {"peak_lr": 0.2},
+    "vit": {"peak_lr": 0.02},
 }
 # Training images of data sets that may have fewer than a chapter asks for.
 SIZES = {"digits": 1_281}
 
 
-def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, **settings):
+def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, changes=None, **settings):
     """Return the configs of one pool of members.
 
     Every member has seen the same number of epochs when it is done, whatever the start.
 
     Parameters
     ----------
-    start : {"shared start", "shared init", "independent init"}
-        Members continue from one trunk trained for ``trunk_epochs``; or begin with
-        the same random weights; or begin with random weights of their own.
+    start : str
+        One of `STARTS`: members continue from one trunk trained for ``trunk_epochs``; or begin
+        with the same random weights; or begin with random weights of their own. Or one of
+        `REDRAWN`: they continue from one trunk, in which each draws the head, or stem and head, anew.
     model : str
         A name that `wamlib.models.build` knows.
     n_members : int
@@ -36,6 +44,8 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, **se
         Pools with different numbers share no seed, so they are independent.
     epochs, trunk_epochs : int
         Epochs a member has seen in all, and how many of them in the trunk.
+    changes : dict or None
+        Settings in which the members differ from their trunk.
     **settings
         Further fields of `wamlib.config.TrainConfig`.
 
@@ -43,24 +53,25 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, **se
     -------
     list of TrainConfig
     """
-    if start not in STARTS or not 0 < trunk_epochs < epochs:
+    if start not in (*STARTS, *REDRAWN) or not 0 < trunk_epochs < epochs:
         raise ConfigError(
             "cannot make a pool",
             item="start, epochs, trunk_epochs",
             got=f"{start!r}, {epochs}, {trunk_epochs}",
-            wanted=f"one of {', '.join(STARTS)}, and 0 < trunk_epochs < epochs",
+            wanted=f"one of {', '.join((*STARTS, *REDRAWN))}, and 0 < trunk_epochs < epochs",
             fix="Correct the arguments.",
         )
     common = {"model": model, **RECIPES.get(model.partition("-x")[0], {}), **settings}
     seeds = [derive_seed("member", replica, member) % 2**31 for member in range(n_members)]
     shared = derive_seed("pool", replica) % 2**31
-    if start == "independent init":
-        return [TrainConfig(seed=seed, init_seed=seed, epochs=epochs, **common) for seed in seeds]
-    if start == "shared init":
-        return [TrainConfig(seed=seed, init_seed=shared, epochs=epochs, **common) for seed in seeds]
+    changed = common | (changes or {})
+    if start in STARTS[1:]:
+        inits = seeds if start == "independent init" else [shared] * n_members
+        return [TrainConfig(seed=s, init_seed=i, epochs=epochs, **changed) for s, i in zip(seeds, inits, strict=True)]
     trunk = TrainConfig(seed=shared, init_seed=shared, epochs=trunk_epochs, **common)
-    rest = epochs - trunk_epochs
-    return [TrainConfig(seed=seed, init_seed=None, start=trunk, epochs=rest, **common) for seed in seeds]
+    redraw = REDRAWN.get(start, ())
+    rest = {"start": trunk, "epochs": epochs - trunk_epochs, "redraw": redraw, **changed}
+    return [TrainConfig(seed=seed, init_seed=seed if redraw else None, **rest) for seed in seeds]
 
 
 def pools(models, *, n_replicas=3, **settings):
@@ -135,10 +146,10 @@ def fit_passes(dataset, n_train, *epochs):
     return None, *(count * round(n_train / size) for count in epochs)
 
 
-def pairs_by_dataset(sizes, models, *, epochs, trunk_epochs, starts=(STARTS[0], STARTS[2]), n_replicas=3):
-    """Return pairs of members on several data sets: ``{(dataset, model, start, replica): list of TrainConfig}``.
-
-    A pair is the first two members of the pool with the same settings.
+def pools_by_dataset(
+    sizes, models, *, epochs, trunk_epochs, starts=(STARTS[0], STARTS[2]), n_replicas=3, n_members=2, **settings
+):
+    """Return pools of members on several data sets: ``{(dataset, model, start, replica): list of TrainConfig}``.
 
     Parameters
     ----------
@@ -149,16 +160,20 @@ def pairs_by_dataset(sizes, models, *, epochs, trunk_epochs, starts=(STARTS[0], 
     epochs, trunk_epochs : int
         As for `pool`, and `fit_passes`.
     starts : sequence of str
-        Of `STARTS`.
-    n_replicas : int
-        Independent pairs of each kind.
+        Of `STARTS` and `REDRAWN`.
+    n_replicas, n_members : int
+        Independent pools of each kind, and the members of each: the first ones of the larger
+        pools with the same settings.
+    **settings
+        As for `pool`.
     """
-    pairs = {}
+    found = {}
     for dataset, n_train in sizes.items():
         images, passes, trunk = fit_passes(dataset, n_train, epochs, trunk_epochs)
-        settings = {"dataset": dataset, "n_train": images, "epochs": passes, "trunk_epochs": trunk, "n_members": 2}
+        common = {"dataset": dataset, "n_train": images, "epochs": passes, "trunk_epochs": trunk, **settings}
         for model in models:
             for start in starts:
                 for replica in range(n_replicas):
-                    pairs[dataset, model, start, replica] = pool(start, model=model, replica=replica, **settings)
-    return pairs
+                    name = dataset, model, start, replica
+                    found[name] = pool(start, model=model, replica=replica, n_members=n_members, **common)
+    return found

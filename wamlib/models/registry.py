@@ -1,0 +1,157 @@
+"""The names of architectures, and what every one of them has: a stem, a head, weights to begin with."""
+
+import functools
+import inspect
+import math
+
+import torch
+from torch import nn
+
+from ..config import derive_seed
+from ..errors import ConfigError
+
+__all__ = ["PARTS", "build", "head", "redraw", "register", "stem"]
+
+PARTS = ("stem", "head")  # what `redraw` can draw anew
+
+_BUILDERS = {}
+
+
+def register(name):
+    """Return a decorator that adds a builder ``(n_classes, in_channels, image_size) -> Module``.
+
+    The last `torch.nn.Linear` of the module must be its classifier: its input is
+    what the book calls the features. A builder may have two more arguments: ``width``, a
+    factor on its units, and ``weights``, which names pretrained ones.
+    """
+
+    def add(builder):
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
+    """Build an untrained model.
+
+    Parameters
+    ----------
+    name : str
+        One of the names in `wamlib.models.NAMES`, or one with a width behind it: ``mlp-x2`` has
+        twice as many units in every hidden layer, ``resnet8-x0.5`` half as many.
+    n_classes : int
+        Number of logits.
+    in_channels : int
+        Channels of an image.
+    image_size : tuple of int
+        Height and width of an image, in pixels.
+    seed : int or None
+        Fixes the random weights, and leaves the global generator as it was;
+        None draws them from the global generator.
+    weights : str or None
+        Pretrained weights for all but the head, which is drawn: "DEFAULT", or another name that
+        the architecture knows. None means random weights throughout.
+
+    Returns
+    -------
+    torch.nn.Module
+        In training mode, on the CPU, in float32.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, the images are too small for the architecture, or there are no
+        such pretrained weights here.
+    """
+    plain, _, factor = name.partition("-x")
+    if plain not in _BUILDERS:
+        _refuse_name(name, "a name that is not registered")
+    wanted = {key: value for key, value in (("width", _width(name, factor)), ("weights", weights)) if value}
+    known = inspect.signature(_BUILDERS[plain]).parameters
+    if lacking := [key for key in wanted if key not in known]:
+        _refuse_name(name, f"{lacking[0]} {wanted[lacking[0]]!r} for a model that has none")
+    if min(image_size) < 8:
+        raise ConfigError(
+            f"cannot build {name}",
+            item="image_size",
+            got=f"{image_size[0]} x {image_size[1]} pixels",
+            wanted="at least 8 x 8",
+            fix="Enlarge the images.",
+        )
+    builder = functools.partial(_BUILDERS[plain], n_classes, in_channels, image_size, **wanted)
+    if seed is None:
+        return builder()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("init", seed))
+        return builder()
+
+
+def _refuse_name(name, got):
+    raise ConfigError(
+        "cannot build a model",
+        item=f"name {name!r}",
+        got=got,
+        wanted=f"one of {', '.join(_BUILDERS)}",
+        fix="Correct the name, or add a builder with wamlib.models.register.",
+    )
+
+
+def _width(name, factor):
+    """Return the factor behind a name, or None."""
+    if not factor:
+        return None
+    try:
+        width = float(factor)
+        if not 0 < width < math.inf:
+            raise ValueError("not a positive number")
+    except ValueError as error:
+        raise ConfigError(
+            "cannot build a model",
+            item=f"name {name!r}",
+            got=f"the width {factor!r}",
+            wanted="a positive number behind -x, as in mlp-x2",
+            fix="Correct the name.",
+        ) from error
+    return width
+
+
+def head(model):
+    """Return the classifier of a model: its last `torch.nn.Linear`."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise ConfigError(
+            "cannot find the head",
+            item=type(model).__name__,
+            got="no torch.nn.Linear",
+            wanted="a last linear layer that gives the logits",
+            fix="Give the model a linear classifier.",
+        )
+    return layers[-1]
+
+
+def stem(model):
+    """Return the first layer of a model: the convolution or `torch.nn.Linear` that reads the image."""
+    return next(layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear)))
+
+
+def redraw(model, parts, other):
+    """Put the stem or the head of another model of the same architecture in place of a model's own.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+    parts : sequence of {"stem", "head"}
+    other : torch.nn.Module
+        Usually one with weights freshly drawn.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same model.
+    """
+    for part in parts:
+        find = {"stem": stem, "head": head}[part]
+        find(model).load_state_dict(find(other).state_dict())
+    return model

@@ -1,0 +1,81 @@
+"""Lists of configs: the protocol of the paper's released code, and pools that cost as much to train as others."""
+
+from .pools import RECIPES, REDRAWN, STARTS, pool
+
+__all__ = ["PROTOCOL_ARMS", "equal_cost_members", "protocol_pools"]
+
+# In the order in which the released protocol is built up from the corrected one.
+PROTOCOL_ARMS = ("augmented", "this book's recipe", "released start", "released training")
+
+
+def protocol_pools(models, *, n_replicas=3, **settings):
+    """Return pools over steps from a corrected training to the released one: ``{(model, arm, replica): configs}``.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Architectures.
+    n_replicas : int
+        Independent pools per architecture and arm.
+    **settings
+        As for `pool`.
+
+    Returns
+    -------
+    dict
+        Per architecture four arms, each of which keeps what the arm before it changed:
+        "augmented" (a shared start, flips and crops: what the released code means to do);
+        "this book's recipe" (no augmentation, as the released code really does it: defect D5);
+        "released start" (heads drawn anew, for the ViT the stem too, which is D2; for the
+        architectures that the paper trains from random weights of their own, D9); "released
+        training" (a learning rate that warms up twice as long, to twice the peak: D6).
+    """
+    found = {}
+    for model in models:
+        peak_lr = settings.get("peak_lr", RECIPES.get(model.partition("-x")[0], {}).get("peak_lr", 0.05))
+        warmup = settings.get("warmup_epochs", 0.5)
+        doubled = {"peak_lr": 2 * peak_lr, "warmup_epochs": 2 * warmup}
+        arms = {
+            "augmented": (STARTS[0], {"augment": "flip-crop"}),
+            "this book's recipe": (STARTS[0], {}),
+            "released start": (released_start(model), {}),
+            "released training": (released_start(model), doubled),
+        }
+        for arm, (start, changes) in arms.items():
+            for replica in range(n_replicas):
+                found[model, arm, replica] = pool(start, model=model, replica=replica, changes=changes, **settings)
+    return found
+
+
+def released_start(model):
+    """Return the start that the paper's code gives members of an architecture, or of the one it is a small copy of."""
+    if model.startswith(("mlp", "cnn")):
+        return STARTS[2]
+    head, stem_and_head = REDRAWN
+    return stem_and_head if model.startswith("vit") else head
+
+
+def equal_cost_members(models, *, n_members, epochs, trunk_epochs, n_replicas=3, **settings):
+    """Return single members that took as many passes as a pool: ``{(model, start, replica): [TrainConfig]}``.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Architectures.
+    n_members, epochs, trunk_epochs : int
+        Of the pool: with a shared start it takes ``trunk_epochs`` and then ``epochs - trunk_epochs``
+        for each member, with independent members ``epochs`` for each.
+    n_replicas : int
+        Independent members per architecture and start.
+    **settings
+        As for `pool`.
+    """
+    passes = {STARTS[0]: trunk_epochs + n_members * (epochs - trunk_epochs), STARTS[2]: n_members * epochs}
+    return {
+        (model, start, replica): pool(
+            STARTS[2], model=model, replica=replica, n_members=1, epochs=count, trunk_epochs=1, **settings
+        )
+        for model in models
+        for start, count in passes.items()
+        for replica in range(n_replicas)
+    }
