@@ -38,7 +38,7 @@ SOUPS = grid(dataset=["digits", "cats"], group=[0.0, "released recipe"], n_membe
 SOUPS = with_values(SOUPS, "own_change").assign(accuracy_change=0.3)
 SOUPS = SOUPS[(SOUPS.n_members < 5) | (SOUPS.subset == 0)]  # the largest soup has no replica
 PAIRS = grid(
-    dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.structure.KINDS), replica=[0, 1], depth=[1, 2]
+    dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.style.KINDS), replica=[0, 1], depth=[1, 2]
 )
 PAIRS = PAIRS.assign(own=0.3, likeness=0.2, cosine=0.1, gain=-20.0)
 HISTORY = with_values(grid(model=["mlp", "cnn"], epoch=[1, 2, 3], seed=[0, 1]), "accuracy")

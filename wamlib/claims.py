@@ -23,6 +23,17 @@ CLAIMS = {
            "this book, the step that the paper leaves out"),
     "C5": ("Structure in the weights is enough: members whose weights are structured merge.",
            "the strong reading of the paper, perspective 1"),
+    "C6": ("The logit ensemble is more accurate than the soup of the same members, in most cells.",
+           "paper, perspective 2"),
+    "C7": ("The gap between logit ensemble and soup grows with the difficulty of the task.", "paper, perspective 2"),
+    "C8": ("CNNs merge better than ViTs.", "paper, perspective 2"),
+    "C9": ("The gap between logit ensemble and soup grows with the number of members.", "this book"),
+    "C10": ("Averaging features is as good as averaging logits.", "paper, perspective 2: its ensembles of features"),
+    "C11": ("Soup and logit ensemble agree for one layer, differ by cross terms for two, and ever more with distance.",
+            "paper, perspective 2"),
+    "C12": ("Second derivatives at the soup predict the gap between logit ensemble and soup.",
+            "Wortsman et al. (2022), Section 4"),
+    "C13": ("Networks left in training mode widen the gap between logit ensemble and soup.", "this book"),
 }  # fmt: skip
 
 

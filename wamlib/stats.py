@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Interval", "mean_interval", "paired_difference", "permutation_p", "replicas_needed"]
+__all__ = [
+    "Discordance",
+    "Interval",
+    "mcnemar",
+    "mean_interval",
+    "paired_difference",
+    "permutation_p",
+    "replicas_needed",
+]
 
 
 class Interval(NamedTuple):
@@ -14,6 +22,42 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+
+class Discordance(NamedTuple):
+    """Images that only one of two models gets right, and the p-value of their difference."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(right_a, right_b):
+    """Test whether two models have the same accuracy on the same images: McNemar's test, exact and two-sided.
+
+    Parameters
+    ----------
+    right_a, right_b : array_like of bool, shape (sample,)
+        Whether each model is right about each image.
+
+    Returns
+    -------
+    Discordance
+        The p-value is about these two models and other images of the same kind, not about other trainings.
+
+    References
+    ----------
+    Dietterich (1998), Approximate statistical tests for comparing supervised classification
+    learning algorithms, Section 3.1. https://doi.org/10.1162/089976698300017197
+    """
+    from scipy import stats
+
+    right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if right_a.shape != right_b.shape:
+        raise ValueError(f"mcnemar: a has shape {right_a.shape}, b has {right_b.shape}; they must agree")
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return Discordance(only_a, only_b, float(p))
 
 
 def mean_interval(values, level=0.95):

@@ -1,9 +1,10 @@
 """Architectures by name, each built from the image size and the number of classes."""
 
-from . import small
+from . import lite0, published, small
 from .registry import PARTS, build, head, redraw, register, stem
 
-__all__ = ["NAMES", "PARTS", "SMALL", "build", "head", "redraw", "register", "stem"]
+__all__ = ["NAMES", "PARTS", "PUBLISHED", "SMALL", "build", "head", "redraw", "register", "stem"]
 
 SMALL = small.NAMES  # train in seconds on two CPU cores
-NAMES = SMALL
+PUBLISHED = published.NAMES  # the sizes of the paper, from torchvision
+NAMES = (*SMALL, *PUBLISHED, lite0.NAME)

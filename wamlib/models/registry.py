@@ -50,8 +50,8 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
         Fixes the random weights, and leaves the global generator as it was;
         None draws them from the global generator.
     weights : str or None
-        Pretrained weights for all but the head, which is drawn: "DEFAULT", or another name that
-        the architecture knows. None means random weights throughout.
+        Pretrained weights for all but the head, which is drawn, as a replaced stem is (``_cifar``):
+        "DEFAULT", or another name that the architecture knows. None means random weights throughout.
 
     Returns
     -------
@@ -63,6 +63,8 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
     ConfigError
         If the name is unknown, the images are too small for the architecture, or there are no
         such pretrained weights here.
+    CheckpointError
+        If the file of pretrained weights is damaged.
     """
     plain, _, factor = name.partition("-x")
     if plain not in _BUILDERS:

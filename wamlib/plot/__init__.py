@@ -1,10 +1,13 @@
 """Figures: a DataFrame in, a Figure out. Nothing is computed here but means and intervals over replicas."""
 
+from .architectures import gains_by_model, gap_vs_error
 from .curves import error_along_path, error_vs_members, scale_curves
+from .gaps import explained_gap, gap_vs_distance
 from .members import learning_curves, member_strip
 from .merging import alignment_paths, barrier_vs_width, merge_differences, recalibration_curves, spread_by_depth
 from .mixing import Mixture, mixing_figure
 from .overview import summary
+from .protocol import waterfall
 from .structure import layer_profiles, rows_vs_members, structure_and_gain
 from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
 
@@ -16,6 +19,10 @@ __all__ = [
     "decay_trade_off",
     "error_along_path",
     "error_vs_members",
+    "explained_gap",
+    "gains_by_model",
+    "gap_vs_distance",
+    "gap_vs_error",
     "layer_profiles",
     "learning_curves",
     "limit_correlation",
@@ -30,4 +37,5 @@ __all__ = [
     "stretched_grid",
     "structure_and_gain",
     "summary",
+    "waterfall",
 ]

@@ -4,17 +4,9 @@ import itertools
 
 import matplotlib.pyplot as plt
 
-from .style import DATASETS, LOOKS, MODELS, closed, intervals
+from .style import DATASETS, KINDS, LOOKS, MODELS, closed, intervals
 
 __all__ = ["layer_profiles", "rows_vs_members", "structure_and_gain"]
-
-# Kinds of pairs: what the two members share, and what was done to one of them.
-KINDS = {
-    "shared start": ("#0173B2", "s"),
-    "permuted": ("#D55E00", "X"),
-    "shared init": ("#56B4E9", "^"),
-    "independent init": ("#7A7A7A", "o"),
-}
 
 
 @closed

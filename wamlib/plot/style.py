@@ -31,7 +31,16 @@ LOOKS = {
 # Data sets share one colour, for hues mean combinations.
 DATASETS = (("#333333", "o", "-"), ("#333333", "s", (0, (5, 1.5))), ("#333333", "^", (0, (1, 1.2))),
             ("#333333", "D", (0, (3, 1, 1, 1))))  # fmt: skip
-MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet8": "ResNet-8 (BatchNorm)", "linear": "linear"}
+MODELS = {"mlp": "MLP", "cnn": "CNN", "vgg": "VGG", "vgg_bn": "VGG (BatchNorm)", "resnet8": "ResNet-8 (BatchNorm)",
+          "densenet": "DenseNet (BatchNorm)", "vit": "ViT", "linear": "linear",
+          "deep_linear": "two linear layers"}  # fmt: skip
+# Kinds of pools, or of pairs: what the members share, and what was done to one of them.
+KINDS = {
+    "shared start": ("#0173B2", "s"),
+    "permuted": ("#D55E00", "X"),
+    "shared init": ("#56B4E9", "^"),
+    "independent init": ("#7A7A7A", "o"),
+}
 
 
 def closed(draw):

@@ -2,6 +2,7 @@
 
 from .line import Barrier, barrier, barrier_height
 from .magnitude import SCOPES, distance, scale, weight_norm
+from .second_order import second_order_gap
 from .similarity import first_layer, layer_cosines
 from .templates import EffectiveTemplates, TemplateMatch, class_means, effective_templates, template_match, templates
 
@@ -18,6 +19,7 @@ __all__ = [
     "first_layer",
     "layer_cosines",
     "scale",
+    "second_order_gap",
     "template_match",
     "templates",
     "weight_norm",

@@ -16,7 +16,7 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 # Parameters of chapters that do not decide which runs there are.
 CHAPTER_ONLY = {
     "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
-    "linear_sizes", "n_gradients",
+    "linear_sizes", "n_gradients", "ways", "n_subsets", "n_protocol",
 }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def book(
     protocol_models=("cnn", "vgg", "resnet8", "vit"),
     many_models=("mlp", "resnet8"),
     n_many=10,
+    flat_models=("linear", "deep_linear"),
     **others,
 ):
     """Return every config that the chapters of the book use.
@@ -74,7 +75,7 @@ def book(
         )
     lists = {"datasets": datasets, "models": models, "template_models": template_models, "wide_models": wide_models,
              "widths": widths, "pool_models": pool_models, "arm_models": arm_models,
-             "protocol_models": protocol_models, "many_models": many_models}  # fmt: skip
+             "protocol_models": protocol_models, "many_models": many_models, "flat_models": flat_models}  # fmt: skip
     if wrong := [name for name, value in lists.items() if not isinstance(value, (list, tuple))]:
         raise ConfigError(
             "cannot read the parameters of a sweep",
@@ -103,9 +104,10 @@ def book(
             **recipe,
         ),
         pools_by_dataset(
-            {name: n_train_pools for name in present}, pool_models, starts=STARTS[:1], n_members=n_pool_members, **cells
+            dict.fromkeys(present, n_train_pools), pool_models, starts=STARTS[:1], n_members=n_pool_members, **cells
         ),
         pools_by_dataset(main, pool_models, starts=STARTS[2:], n_members=n_pool_members, **cells),
+        pools_by_dataset(main, flat_models, n_members=n_pool_members, **cells),
         pools_by_dataset(main, arm_models, starts=REDRAWN, n_members=n_pool_members, **cells),
         pools_by_dataset(main, many_models, n_members=n_many, **cells),
         protocol_pools(protocol_models, n_members=n_pool_members, **one),

@@ -1,5 +1,7 @@
 """Lists of configs: the protocol of the paper's released code, and pools that cost as much to train as others."""
 
+import math
+
 from .pools import RECIPES, REDRAWN, STARTS, pool
 
 __all__ = ["PROTOCOL_ARMS", "equal_cost_members", "protocol_pools"]
@@ -56,26 +58,35 @@ def released_start(model):
 
 
 def equal_cost_members(models, *, n_members, epochs, trunk_epochs, n_replicas=3, **settings):
-    """Return single members that took as many passes as a pool: ``{(model, start, replica): [TrainConfig]}``.
+    """Return single members that cost as much to train as a whole pool: ``{(model, kind, replica): [TrainConfig]}``.
 
     Parameters
     ----------
     models : sequence of str
-        Architectures.
+        Architectures, without a width.
     n_members, epochs, trunk_epochs : int
         Of the pool: with a shared start it takes ``trunk_epochs`` and then ``epochs - trunk_epochs``
         for each member, with independent members ``epochs`` for each.
     n_replicas : int
-        Independent members per architecture and start.
+        Independent members per architecture and kind.
     **settings
         As for `pool`.
+
+    Returns
+    -------
+    dict
+        Per architecture three kinds: "longer, as shared start" and "longer, as independent init", which
+        take as many passes as such a pool, and "wider", with the square root of ``n_members`` times as many
+        units in every hidden layer, so that a pass, and a prediction, costs about as much as those of all members.
     """
-    passes = {STARTS[0]: trunk_epochs + n_members * (epochs - trunk_epochs), STARTS[2]: n_members * epochs}
+    longer = {STARTS[0]: trunk_epochs + n_members * (epochs - trunk_epochs), STARTS[2]: n_members * epochs}
+    kinds = {f"longer, as {start}": ("", passes) for start, passes in longer.items()}
+    kinds["wider"] = (f"-x{math.sqrt(n_members):.2f}", epochs)
     return {
-        (model, start, replica): pool(
-            STARTS[2], model=model, replica=replica, n_members=1, epochs=count, trunk_epochs=1, **settings
+        (model, kind, replica): pool(
+            STARTS[2], model=f"{model}{width}", replica=replica, n_members=1, epochs=passes, trunk_epochs=1, **settings
         )
         for model in models
-        for start, count in passes.items()
+        for kind, (width, passes) in kinds.items()
         for replica in range(n_replicas)
     }

@@ -3,37 +3,49 @@
 from .aligning import MATCHINGS, REPAIRS, alignment, hidden_permutation, unit_spread
 from .averaging import class_mixtures, class_pairs, linear_soups, member_mixtures
 from .between import pairs, path
-from .combining import combinations
+from .combining import combinations, subsets
+from .costs import inference_costs
 from .depth import layer_similarity, structure
 from .evaluator import Evaluator
+from .gaps import cross_terms, gain_at_distance, logit_gaps, relative_distance
 from .mending import recalibrations
 from .merging import merges
 from .pools import over, save
+from .protocol import RELEASED_STEPS, protocol_steps, train_mode_gaps
 from .scaling import scales
 from .templates import optima, stationarity, template_matches
 
 __all__ = [
     "MATCHINGS",
+    "RELEASED_STEPS",
     "REPAIRS",
     "Evaluator",
     "alignment",
     "class_mixtures",
     "class_pairs",
     "combinations",
+    "cross_terms",
+    "gain_at_distance",
     "hidden_permutation",
+    "inference_costs",
     "layer_similarity",
     "linear_soups",
+    "logit_gaps",
     "member_mixtures",
     "merges",
     "optima",
     "over",
     "pairs",
     "path",
+    "protocol_steps",
     "recalibrations",
+    "relative_distance",
     "save",
     "scales",
     "stationarity",
     "structure",
+    "subsets",
     "template_matches",
+    "train_mode_gaps",
     "unit_spread",
 ]

@@ -1,9 +1,12 @@
 """Evaluate state dicts of one architecture on one data set."""
 
+from functools import cache
+
 import torch
 
 from .. import evaluate, models
 from ..merge import recalibrate_batchnorm
+from ..predictions import fingerprint
 
 __all__ = ["Evaluator", "as_read_by"]
 
@@ -24,10 +27,13 @@ class Evaluator:
         Name of the architecture.
     dataset : wamlib.data.Dataset
         Its device is where everything is evaluated.
+    predictions : wamlib.predictions.Predictions or None
+        Where logits and features are kept, so that they are computed once; None keeps nothing.
     """
 
-    def __init__(self, model, dataset):
-        self.dataset = dataset
+    def __init__(self, model, dataset, predictions=None):
+        self.model, self.dataset, self.predictions = model, dataset, predictions
+        self._read = cache(self._fingerprint)  # of the images, which do not change under the evaluator
         module = models.build(model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         self.module = module.to(dataset.test.images.device, memory_format=torch.channels_last)
         self.has_batchnorm = any(key.endswith("running_mean") for key in self.module.state_dict())
@@ -46,11 +52,29 @@ class Evaluator:
 
     def logits(self, state, split="test", *, recalibrate=False):
         """Return the logits of a state dict on a split, shape (sample, class)."""
-        return evaluate.predict_logits(self.load(state, recalibrate=recalibrate), getattr(self.dataset, split))
+        return self._predict(evaluate.predict_logits, state, split, recalibrate)
 
-    def features(self, state, split="test"):
+    def features(self, state, split="test", *, recalibrate=False):
         """Return the features of a state dict on a split, shape (sample, feature)."""
-        return evaluate.predict_features(self.load(state), getattr(self.dataset, split))
+        return self._predict(evaluate.predict_features, state, split, recalibrate)
+
+    def _predict(self, predict, state, split, recalibrate):
+        recalibrate = recalibrate and self.has_batchnorm
+
+        def compute():
+            return predict(self.load(state, recalibrate=recalibrate), getattr(self.dataset, split))
+
+        if self.predictions is None:
+            return compute()
+        device = self.dataset.test.images.device
+        key = [predict.__name__, self.model, fingerprint(state), self._read(split), device.type]
+        key += [N_RECALIBRATION, self._read("train", N_RECALIBRATION)] if recalibrate else []
+        return self.predictions.get(key, compute).to(device)
+
+    def _fingerprint(self, split, n_images=None):
+        """Return the fingerprint of the images of a split as a model reads them."""
+        split = getattr(self.dataset, split)
+        return fingerprint({"images": split.images[:n_images], "mean": split.mean, "std": split.std})
 
     def head(self, state):
         """Return the (weight, bias) of the classifier in a state dict."""

@@ -1,0 +1,76 @@
+"""Figures over architectures: what combinations gain, and how the gap goes with the error of the members."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from .style import DATASETS, LOOKS, MODELS, closed, intervals
+
+__all__ = ["gains_by_model", "gap_vs_error"]
+
+
+@closed
+def gains_by_model(table, combinations, panel_by="dataset"):
+    """Draw what combinations gain over a member, one line per architecture; a panel for each value of a column.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, replica, combination, gain (points over the mean of the members), and ``panel_by``.
+    combinations : sequence of str
+        Which to draw, in the order of the legend.
+    panel_by : str
+        Name of a column.
+    """
+    panels, models = (list(dict.fromkeys(table[name])) for name in (panel_by, "model"))
+    size = (2.9 * len(panels) + 1.4, 0.36 * len(models) + 1.6)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained", squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        for index, name in enumerate(combinations):
+            part = table[(table[panel_by] == panel) & (table.combination == name)]
+            rows = intervals(part, ["model"], "gain").set_index("model").reindex(models)
+            y = np.arange(len(models)) + 0.62 / len(combinations) * (index - (len(combinations) - 1) / 2)
+            bars = [rows["mean"] - rows.low, rows.high - rows["mean"]]
+            color, marker, _ = LOOKS[name]
+            ax.errorbar(rows["mean"], y, xerr=bars, linestyle="", color=color, marker=marker, capsize=2, label=name)
+        ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
+        ax.set(title=panel, xlabel="Points over a member")
+        if table.gain.min() < -15:
+            # Linear around 0, logarithmic beyond: tenths of a point and collapses in one panel.
+            ax.set_xscale("symlog", linthresh=2)
+            ax.set_xticks([-50, -10, -2, 0, 2, 10], ["−50", "−10", "−2", "0", "2", "10"])
+            ax.xaxis.set_minor_locator(plt.NullLocator())
+    axes[0, 0].set_yticks(range(len(models)), [MODELS.get(model, model) for model in models])
+    axes[0, 0].invert_yaxis()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(combinations)))
+    return fig
+
+
+@closed
+def gap_vs_error(table):
+    """Draw logit ensemble minus soup against the members' error, one mark per cell.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns dataset, model, replica, error (of the members, percent) and gap (points).
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 3.9), layout="constrained")
+    colors = dict(zip(dict.fromkeys(table.model), sns.color_palette("colorblind"), strict=False))
+    for dataset, (_, marker, _) in zip(dict.fromkeys(table.dataset), DATASETS, strict=False):
+        for model, color in colors.items():
+            cell = table[(table.dataset == dataset) & (table.model == model)]
+            if cell.empty:
+                continue
+            line = intervals(cell, ["dataset"], "gap").iloc[0]
+            ax.errorbar(cell.error.mean(), line["mean"], line["mean"] - line.low, color=color, marker=marker, capsize=2,
+                        linestyle="")  # fmt: skip
+    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+    ax.set(xlabel="Test error of a member (%)", ylabel="Logit ensemble minus soup (points)")
+    marks = [plt.Line2D([], [], color="#333333", marker=marker, linestyle="", label=dataset)
+             for dataset, (_, marker, _) in zip(dict.fromkeys(table.dataset), DATASETS, strict=False)]  # fmt: skip
+    hues = [
+        plt.Line2D([], [], color=color, linewidth=4, label=MODELS.get(model, model)) for model, color in colors.items()
+    ]
+    fig.legend(handles=marks + hues, loc="outside right upper", fontsize=8)
+    return fig
