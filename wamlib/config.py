@@ -22,7 +22,7 @@ PIXELS = ("normalised", "unit")
 RECIPE_VERSION = 2
 # Settings that came later: while at their default they are no part of a run id, so that
 # runs trained before keep their names.
-LATER = ("redraw", "weights", "n_test")
+LATER = ("redraw", "weights", "n_eval")
 PARTS = ("stem", "head")
 
 
@@ -124,9 +124,9 @@ class TrainConfig:
         bytes divided by 255.
     shuffle_labels : bool
         Deal the training labels out at random, by ``seed``: a control in which there is nothing to learn.
-    n_test : int or None
-        Test images that the record of the run is measured on; None means all. The one setting
-        that decides nothing about the weights.
+    n_eval : int or None
+        Test images that the record of the run is measured on, and at most a third as many selection
+        images; None means all. The one setting that decides nothing about the weights.
 
     Raises
     ------
@@ -156,12 +156,12 @@ class TrainConfig:
     shuffle_labels: bool = False
     redraw: tuple[str, ...] = ()
     weights: str | None = None
-    n_test: int | None = None
+    n_eval: int | None = None
 
     def __post_init__(self):
         for field, low in [("epochs", 1), ("batch_size", 1), ("threads", 1), ("seed", 0), ("split_seed", 0)]:
             self._check_int(field, low)
-        for field in ("n_train", "n_test"):
+        for field in ("n_train", "n_eval"):
             if getattr(self, field) is not None:
                 self._check_int(field, 1)
         for field, low, high in [

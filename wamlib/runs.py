@@ -102,7 +102,7 @@ class RunStore:
 
     def dataset(self, config, device="cpu"):
         """Return the data set that a config names, with its training images."""
-        sizes = {"n_train": config.n_train, "n_test": config.n_test, "split_seed": config.split_seed}
+        sizes = {"n_train": config.n_train, "n_eval": config.n_eval, "split_seed": config.split_seed}
         dataset = data.load(config.dataset, self.data_root, **sizes, device=device)
         dataset = dataset.with_unit_pixels() if config.pixels == "unit" else dataset
         return dataset.with_shuffled_labels(config.seed) if config.shuffle_labels else dataset

@@ -110,7 +110,7 @@ class Dataset:
         return replace(self, train=replace(self.train, labels=self.train.labels[order]))
 
 
-def load(name, root=None, *, n_train=None, n_test=None, split_seed=0, device="cpu"):
+def load(name, root=None, *, n_train=None, n_eval=None, split_seed=0, device="cpu"):
     """Load a data set as three disjoint splits.
 
     Parameters
@@ -124,8 +124,9 @@ def load(name, root=None, *, n_train=None, n_test=None, split_seed=0, device="cp
         Image files decoded before are kept in ``.decoded`` below it.
     n_train : int or None
         Training images to keep, drawn by ``split_seed``; None keeps all.
-    n_test : int or None
-        Test images to keep, drawn by ``split_seed``; None, or more than there are, keeps all.
+    n_eval : int or None
+        Test images to keep, drawn by ``split_seed``, and a third as many selection images; None
+        keeps all, and so does a number larger than there are.
     split_seed : int
         Fixes which training images are set aside for selection.
     device : str or torch.device
@@ -142,11 +143,11 @@ def load(name, root=None, *, n_train=None, n_test=None, split_seed=0, device="cp
     """
     # Both made absolute first: the same words mean other files in another working directory.
     root = Path(root or home() / "raw").absolute()
-    return _load(name, sources.resolve(name, root), root, n_train, n_test, split_seed).to(device)
+    return _load(name, sources.resolve(name, root), root, n_train, n_eval, split_seed).to(device)
 
 
 @lru_cache(maxsize=3)
-def _load(name, source, root, n_train, n_test, split_seed):
+def _load(name, source, root, n_train, n_eval, split_seed):
     raw = sources.read(source, root)
     _check_raw(name, raw)
     generator = torch.Generator().manual_seed(derive_seed("split", split_seed))
@@ -171,9 +172,11 @@ def _load(name, source, root, n_train, n_test, split_seed):
                 fix="Ask for fewer training images, or pass n_train=None for all of them.",
             )
         train = train[:n_train]
-    if n_test is not None and n_test < len(test_labels):
+    if n_eval is not None:
+        selection = selection[: max(1, n_eval // 3)]
+        # Drawn, because test images may come class by class.
         generator = torch.Generator().manual_seed(derive_seed("test", split_seed))
-        kept = torch.randperm(len(test_labels), generator=generator)[:n_test]
+        kept = torch.randperm(len(test_labels), generator=generator)[:n_eval]
         test_images, test_labels = test_images[kept], test_labels[kept]
 
     images = raw.images[train]

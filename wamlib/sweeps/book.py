@@ -36,8 +36,8 @@ def book(
     n_train_pairs=3_000,
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
-    n_train_pools=3_000,
-    n_test_pools=4_000,
+    n_train_pools=2_000,
+    n_eval_pools=3_000,
     n_pool_members=3,
     pool_models=("mlp", "cnn", "vgg", "vgg_bn", "resnet8", "densenet", "vit"),
     arm_models=("vgg", "resnet8", "densenet", "vit"),
@@ -88,11 +88,11 @@ def book(
     recipe = {"n_replicas": n_replicas, "epochs": epochs, "trunk_epochs": trunk_epochs}
     trained = {"n_train": n_train, **recipe}
     # Of the second perspective: fewer images, the same number of every data set.
-    cells, main = {**recipe, "n_test": n_test_pools}, {dataset: n_train_pools}
+    cells, main = {**recipe, "n_eval": n_eval_pools}, {dataset: n_train_pools}
     settings = dict(
         zip(("n_train", "epochs", "trunk_epochs"), fit_passes(dataset, n_train_pools, epochs, trunk_epochs))
     )
-    one = {"dataset": dataset, "n_replicas": n_replicas, "n_test": n_test_pools, **settings}
+    one = {"dataset": dataset, "n_replicas": n_replicas, "n_eval": n_eval_pools, **settings}
     common = {"dataset": dataset, "n_members": n_members, **trained}
     parts = [
         *(linear_members(name, n_train=n_train, n_members=n_linear, epochs=linear_epochs) for name in present),
