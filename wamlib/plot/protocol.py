@@ -1,5 +1,6 @@
 """Waterfalls: from a number under the corrected protocol to the same number under the released one."""
 
+import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -42,7 +43,7 @@ def waterfall(table, ylabel):
 def _one(ax, wide):
     steps = list(wide.columns)
     means = wide.mean()
-    for x, (before, step) in enumerate(zip(steps, steps[1:], strict=False), start=1):
+    for x, (before, step) in enumerate(itertools.pairwise(steps), start=1):
         change = means[step] - means[before]
         ax.bar(x, change, bottom=means[before], width=0.6, color=UP if change >= 0 else DOWN)
         ax.plot([x - 0.7, x + 0.3], [means[before]] * 2, color="#999999", linewidth=0.8)

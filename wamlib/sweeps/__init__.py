@@ -3,12 +3,14 @@
 from .book import CHAPTER_ONLY, DATASETS, book
 from .linear_members import RELEASED, SHUFFLED, linear_members
 from .pools import REDRAWN, STARTS, fit_passes, pool, pools, pools_by_dataset, width_pairs
+from .pretrained import PRETRAINED_STARTS, pretrained_pools
 from .protocols import PROTOCOL_ARMS, equal_cost_members, protocol_pools
 from .training import SweepError, run, run_groups
 
 __all__ = [
     "CHAPTER_ONLY",
     "DATASETS",
+    "PRETRAINED_STARTS",
     "PROTOCOL_ARMS",
     "REDRAWN",
     "RELEASED",
@@ -22,6 +24,7 @@ __all__ = [
     "pool",
     "pools",
     "pools_by_dataset",
+    "pretrained_pools",
     "protocol_pools",
     "run",
     "run_groups",

@@ -4,8 +4,10 @@ import inspect
 
 from .. import data
 from ..errors import ConfigError
+from ..models import lite0
 from .linear_members import linear_members
 from .pools import REDRAWN, STARTS, fit_passes, pools, pools_by_dataset, width_pairs
+from .pretrained import pretrained_pools
 from .protocols import equal_cost_members, protocol_pools
 
 __all__ = ["CHAPTER_ONLY", "DATASETS", "book"]
@@ -45,12 +47,19 @@ def book(
     many_models=("mlp", "resnet8"),
     n_many=10,
     flat_models=("linear", "deep_linear"),
+    pretrained_datasets=("cifar10", "folder:cifar10-jpeg.zip", "fashion-mnist"),
+    n_train_pretrained=1_000,
+    n_eval_pretrained=1_000,
+    n_members_pretrained=3,
+    epochs_pretrained=2,
     **others,
 ):
     """Return every config that the chapters of the book use.
 
     The defaults are those of the chapters' parameter cells: the laptop profile. Of
-    ``datasets`` only those count whose files are here. Chapters have further parameters,
+    ``datasets`` only those count whose files are here, of ``pretrained_datasets`` the first of
+    them. Members that begin with pretrained weights, and their control, are left out where the
+    package that brings the weights is not installed. Chapters have further parameters,
     which do not decide about training; they are accepted, so that a profile in params/
     serves both.
 
@@ -75,7 +84,8 @@ def book(
         )
     lists = {"datasets": datasets, "models": models, "template_models": template_models, "wide_models": wide_models,
              "widths": widths, "pool_models": pool_models, "arm_models": arm_models,
-             "protocol_models": protocol_models, "many_models": many_models, "flat_models": flat_models}  # fmt: skip
+             "protocol_models": protocol_models, "many_models": many_models, "flat_models": flat_models,
+             "pretrained_datasets": pretrained_datasets}  # fmt: skip
     if wrong := [name for name, value in lists.items() if not isinstance(value, (list, tuple))]:
         raise ConfigError(
             "cannot read the parameters of a sweep",
@@ -113,5 +123,10 @@ def book(
         protocol_pools(protocol_models, n_members=n_pool_members, **one),
         equal_cost_members(many_models, n_members=n_pool_members, **one),
     ]
+    photographs = next((name for name in pretrained_datasets if data.is_present(name)), None)
+    if photographs is not None and lite0.is_present():
+        counts = {"n_members": n_members_pretrained, "n_replicas": n_replicas, "epochs": epochs_pretrained}
+        sizes = {"n_train": n_train_pretrained, "n_eval": n_eval_pretrained}
+        parts.append(pretrained_pools(dataset=photographs, **counts, **sizes))
     # A pair is part of a pool: dict.fromkeys() names it once.
     return list(dict.fromkeys(c for part in parts for members in part.values() for c in members))

@@ -20,6 +20,7 @@ RECIPES = {
     "resnet8": {"peak_lr": 0.1},
     "densenet": {"peak_lr": 0.2},
     "vit": {"peak_lr": 0.02},
+    "efficientnet_lite0": {"peak_lr": 0.02, "batch_size": 32},  # from pretrained weights
 }
 # Training images of data sets that may have fewer than a chapter asks for.
 SIZES = {"digits": 1_281}
@@ -43,7 +44,7 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, chan
     replica : int
         Pools with different numbers share no seed, so they are independent.
     epochs, trunk_epochs : int
-        Epochs a member has seen in all, and how many of them in the trunk.
+        Epochs a member has seen in all, and how many of them in the trunk, if there is one.
     changes : dict or None
         Settings in which the members differ from their trunk.
     **settings
@@ -53,7 +54,7 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, chan
     -------
     list of TrainConfig
     """
-    if start not in (*STARTS, *REDRAWN) or not 0 < trunk_epochs < epochs:
+    if start not in (*STARTS, *REDRAWN) or (start not in STARTS[1:] and not 0 < trunk_epochs < epochs):
         raise ConfigError(
             "cannot make a pool",
             item="start, epochs, trunk_epochs",

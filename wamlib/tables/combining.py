@@ -171,7 +171,7 @@ class Members:
         return self.scores[id(state)][1]
 
     def predict(self, soup):
-        return tuple(self.evaluator.logits(soup, split, recalibrate=True) for split in ("test", "selection"))
+        return self.evaluator.logits(soup, ("test", "selection"), recalibrate=True)
 
     def measure(self, test, held_out):
         """Return the metrics of logits, before and, with logits on the selection split, after fitting a temperature."""

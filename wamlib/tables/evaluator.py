@@ -51,7 +51,7 @@ class Evaluator:
         return [batch for batch, _ in images if len(batch) > 1]
 
     def logits(self, state, split="test", *, recalibrate=False):
-        """Return the logits of a state dict on a split, shape (sample, class)."""
+        """Return the logits of a state dict on a split, shape (sample, class); of several splits, a tuple of them."""
         return self._predict(evaluate.predict_logits, state, split, recalibrate)
 
     def features(self, state, split="test", *, recalibrate=False):
@@ -60,9 +60,14 @@ class Evaluator:
 
     def _predict(self, predict, state, split, recalibrate):
         recalibrate = recalibrate and self.has_batchnorm
+        load = cache(lambda: self.load(state, recalibrate=recalibrate))  # once for all splits, and only if needed
+        if isinstance(split, tuple):
+            return tuple(self._look_up(predict, state, name, recalibrate, load) for name in split)
+        return self._look_up(predict, state, split, recalibrate, load)
 
+    def _look_up(self, predict, state, split, recalibrate, load):
         def compute():
-            return predict(self.load(state, recalibrate=recalibrate), getattr(self.dataset, split))
+            return predict(load(), getattr(self.dataset, split))
 
         if self.predictions is None:
             return compute()

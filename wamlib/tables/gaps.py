@@ -13,8 +13,8 @@ from .evaluator import Evaluator
 
 __all__ = ["cross_terms", "gain_at_distance", "logit_gaps", "relative_distance"]
 
-STEPS = {"half way": 0.5, "at the soup": 1e-3}  # of the second difference
-N_DERIVATIVES = 200  # images that the small step is taken on, in float64, which convolutions are slow in
+STEPS = {"half way": 0.5, "at the soup": None}  # of the second difference; None is the derivative
+N_DERIVATIVES = 200  # images that the derivative is taken for, which is slower
 
 
 def relative_distance(members):
@@ -127,11 +127,11 @@ def logit_gaps(pool, dataset, ways=(0.25, 0.5, 1.0), n_images=500, predictions=N
 
 
 def _bend(evaluator, states, step, predictions):
-    """Return the second difference of the logits on the test images, or, with a small step, on the first of them."""
+    """Return the second difference of the logits on the test images, or the second derivative on the first of them."""
     split = evaluator.dataset.test
     images = split.normalize(split.images)
-    if step < 0.1:
-        images = images[:N_DERIVATIVES].double()
+    if step is None:
+        images = images[:N_DERIVATIVES]
 
     def compute():
         return probe.second_order_gap(evaluator.load(states[0]), states, images, step)
