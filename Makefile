@@ -65,7 +65,7 @@ findings: $(HTML) ## Copy the numbers and tables of the last laptop run into REA
 lock: ## Resolve requirements.lock anew from pyproject.toml (network)
 	python3 -m venv book/_build/lock && book/_build/lock/bin/pip install -q uv
 	book/_build/lock/bin/uv pip compile --universal --python-version 3.11 --extra book --extra test --extra dask \
-	  --no-annotate --custom-compile-command "make lock" --upgrade pyproject.toml -o requirements.lock
+	  --extra pretrained --no-annotate --custom-compile-command "make lock" --upgrade pyproject.toml -o requirements.lock
 
 ##@ Check
 test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (10 min)

@@ -1,8 +1,13 @@
-"""Tiny members, and independent float64 references that share no code with wamlib."""
+"""Tiny members and data sets, and independent float64 references that share no code with wamlib."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from conftest import tiny
 from torch import nn
+
+from wamlib import data, models
 
 
 def linear_state(seed, rows=3, columns=4, dtype=torch.float32):
@@ -40,3 +45,54 @@ def reference_mean(members, weights=None):
     weights = np.ones(len(members)) if weights is None else np.asarray(weights, dtype=np.float64)
     stacked = {key: np.stack([np.asarray(m[key].double()) for m in members]) for key in members[0]}
     return {key: np.asarray(np.tensordot(weights, values, axes=1) / weights.sum()) for key, values in stacked.items()}
+
+
+def random_split(n=40, channels=1, side=8, seed=0, n_classes=3):
+    """Random pictures with random labels: no two alike."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, channels, side, side), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, n_classes, (n,), generator=generator)
+    mean, std = torch.full((channels,), 120.0), torch.full((channels,), 70.0)
+    return data.Split(images, labels, mean, std)
+
+
+def random_dataset(n_train=200, n_selection=60, n_test=90, channels=1, n_classes=3):
+    """Three splits of random pictures."""
+    sizes = {"train": n_train, "selection": n_selection, "test": n_test}
+    splits = {name: random_split(n, channels, seed=index, n_classes=n_classes)
+              for index, (name, n) in enumerate(sizes.items())}  # fmt: skip
+    return data.Dataset("random", tuple("abcdefghij"[:n_classes]), **splits, split_hash="")
+
+
+def untrained(model, dataset, n=3, spread=0.1):
+    """What the tables read of runs: members around one set of random weights, with statistics that are no default.
+
+    ``spread`` is the size of their deviations relative to the size of each tensor; 1 is as good as strangers.
+    """
+    shape = len(dataset.classes), dataset.in_channels, dataset.image_size
+    module = models.build(model, *shape, seed=0)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module.train()(dataset.train.normalize(dataset.train.images) * 1.5 + 0.5)
+    module.eval()
+    runs = []
+    for seed in range(n):
+        generator = torch.Generator().manual_seed(seed)
+        state = {}
+        for key, tensor in module.state_dict().items():
+            state[key] = tensor.clone()
+            if tensor.is_floating_point():
+                size = tensor.abs().mean() if key.endswith("running_var") else tensor.square().mean().sqrt()
+                state[key] += spread * size * torch.randn(tensor.shape, generator=generator)
+                if key.endswith("running_var"):
+                    state[key].clamp_(min=0.2 * size)
+        module.load_state_dict(state)
+        logits = {name: eval_logits(module, getattr(dataset, name)) for name in ("selection", "test")}
+        runs.append(SimpleNamespace(config=tiny(model=model, seed=seed), state=state, logits=logits))
+    return runs
+
+
+def eval_logits(module, split):
+    """The logits of a model in eval mode, all images at once."""
+    with torch.no_grad():
+        return module.eval()(split.normalize(split.images)).float()

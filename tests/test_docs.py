@@ -120,9 +120,8 @@ def test_every_direct_dependency_is_in_lock_and_environment():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = (
-        project["dependencies"] + project["optional-dependencies"]["book"] + project["optional-dependencies"]["test"]
-    )
+    extras = [project["optional-dependencies"][name] for name in ("book", "test", "pretrained")]
+    wanted = [entry for entries in (project["dependencies"], *extras) for entry in entries]
     names = {re.match(r"[\w.-]+", entry)[0] for entry in wanted}
     conda = {("torch" if name == "pytorch" else name) for name in pins("environment.yml")}
     assert names <= set(pins("requirements.lock"))

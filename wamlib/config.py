@@ -198,7 +198,8 @@ class TrainConfig:
     def _check_start(self):
         if not (isinstance(self.redraw, tuple) and set(self.redraw) <= set(PARTS)):
             self._refuse("redraw", f"a tuple of {', '.join(PARTS)}")
-        if self.weights is not None and (not isinstance(self.weights, str) or self.start is not None):
+        named = isinstance(self.weights, str) and self.weights
+        if self.weights is not None and (not named or self.start is not None):
             self._refuse("weights", "a name, and no start beside it")
         if self.start is None:
             self._check_int("init_seed", 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from .config import home
 
@@ -69,13 +69,27 @@ class Predictions:
         text = json.dumps([VERSION, torch.__version__, *key])
         name = hashlib.sha256(text.encode()).hexdigest()
         path = self.root / name[:2] / f"{name[2:]}.safetensors"
-        try:
-            return load_file(path)["kept"]
-        except (OSError, SafetensorError, KeyError):
-            pass  # not there, or damaged: a file that can be computed again is no reason to stop
+        kept = _read(path)
+        if kept is not None:
+            return kept
         tensor = compute()
+        content = {"kept": tensor.cpu().contiguous()}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        save_file({"kept": tensor.cpu().contiguous()}, temporary)
+        temporary.write_bytes(save(content | {"digest": _digest(content)}))
         os.replace(temporary, path)
         return tensor
+
+
+def _digest(content):
+    return torch.tensor(list(bytes.fromhex(fingerprint(content))), dtype=torch.uint8)
+
+
+def _read(path):
+    """Return the tensor of a file, or None where it is not there or damaged: it can be computed again."""
+    try:
+        content = load(path.read_bytes())  # not mapped: the file may go while it is read
+        digest = content.pop("digest")
+        return content["kept"] if torch.equal(digest, _digest(content)) else None
+    except (OSError, SafetensorError, KeyError):
+        return None

@@ -27,7 +27,7 @@ TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
             "30_weights_or_features": "weights", "32_between": "between",
             "34_alignment": "alignment", "35_beyond_the_mean": "beyond", "36_repair": "repair",
-            "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
+            "38_pretrained": "pretrained", "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
 
 
 def main():
@@ -98,12 +98,16 @@ def provenance(finished):
     }
 
 
+def begins_from(config):
+    return "trunk" if config.start else "pretrained weights" if config.weights else "random weights"
+
+
 def runs_page(chapters, finished, profile):
     """Return the page of runs and timings as MyST."""
     rows = [
         {
             "architecture": run.config.model,
-            "begins from": "trunk" if run.config.start else "random weights",
+            "begins from": begins_from(run.config),
             "epochs": run.config.epochs,
             "weight decay": run.config.weight_decay,
             "data": data.title(run.config.dataset),

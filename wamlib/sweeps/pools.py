@@ -15,12 +15,12 @@ RECIPES = {
     "mlp": {"peak_lr": 0.05},
     "cnn": {"peak_lr": 0.05},
     "deep_linear": {"peak_lr": 0.02},
-    "vgg": {"peak_lr": 0.05},
-    "vgg_bn": {"peak_lr": 0.05},
+    "vgg": {"peak_lr": 0.03},
+    "vgg_bn": {"peak_lr": 0.02},
     "resnet8": {"peak_lr": 0.1},
     "densenet": {"peak_lr": 0.2},
     "vit": {"peak_lr": 0.02},
-    "efficientnet_lite0": {"peak_lr": 0.02, "batch_size": 32},  # from pretrained weights
+    "efficientnet_lite0": {"peak_lr": 0.01, "batch_size": 32},  # from pretrained weights
 }
 # Training images of data sets that may have fewer than a chapter asks for.
 SIZES = {"digits": 1_281}

@@ -7,6 +7,7 @@ from .combining import combinations, subsets
 from .costs import inference_costs
 from .depth import layer_similarity, structure
 from .evaluator import Evaluator
+from .fine_tuning import FINE_TUNING, fine_tuning
 from .gaps import cross_terms, gain_at_distance, logit_gaps, relative_distance
 from .mending import recalibrations
 from .merging import merges
@@ -16,6 +17,7 @@ from .scaling import scales
 from .templates import optima, stationarity, template_matches
 
 __all__ = [
+    "FINE_TUNING",
     "MATCHINGS",
     "RELEASED_STEPS",
     "REPAIRS",
@@ -25,6 +27,7 @@ __all__ = [
     "class_pairs",
     "combinations",
     "cross_terms",
+    "fine_tuning",
     "gain_at_distance",
     "hidden_permutation",
     "inference_costs",

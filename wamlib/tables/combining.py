@@ -123,7 +123,7 @@ class Members:
         if any(kind.startswith("feature") for kind in self.kinds):
             self.features = [self.evaluator.features(state) for state in self.states]
             self.heads = [self.evaluator.head(state) for state in self.states]
-        self.scores = {}
+        self.scores = {id(state): None for state in self.states}
 
     def compare(self, chosen, *, greedy):
         """Return the rows of one subset: the mean over its members, then every combination."""
@@ -164,11 +164,13 @@ class Members:
         return *self.predict(soup.state), len(soup.accepted)
 
     def score(self, state):
-        """Return the selection accuracy, asked only once about each state dict: members come again at every N."""
-        if id(state) not in self.scores:
-            # The state is kept beside its score, so that its id is not given to another one.
-            self.scores[id(state)] = state, self.evaluator.selection_accuracy(state, recalibrate=True)
-        return self.scores[id(state)][1]
+        """Return the selection accuracy, asked only once about each member: members come again at every N."""
+        known = self.scores.get(id(state))
+        if known is None:
+            known = self.evaluator.selection_accuracy(state, recalibrate=True)
+        if id(state) in self.scores:  # soups on trial are not kept: their ids go to others, and large ones fill memory
+            self.scores[id(state)] = known
+        return known
 
     def predict(self, soup):
         return self.evaluator.logits(soup, ("test", "selection"), recalibrate=True)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pandas as pd
+import torch.nn.functional as F
 
 from .. import ensemble, evaluate, released
 from ..merge import greedy_soup, uniform_soup
@@ -107,9 +108,8 @@ class Scores:
 
     def in_eval_mode(self):
         """Return the scores of members, soup and ensembles; BatchNorm recalibrated in the soup."""
-        logits, features = (
-            [read(state) for state in self.states] for read in (self.evaluator.logits, self.evaluator.features)
-        )
+        features = [self.evaluator.features(state) for state in self.states]
+        logits = [F.linear(read, *head) for read, head in zip(features, self.heads, strict=True)]
         return self._scores(logits, self.evaluator.logits(self.soup, recalibrate=True), features)
 
     def in_train_mode(self):
