@@ -1,10 +1,11 @@
-"""Logits and features on disk, found by all that they follow from."""
+"""Logits, features and tables on disk, found by all that they follow from."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -28,16 +29,24 @@ def fingerprint(tensors):
     -------
     str
     """
-    digest = hashlib.sha256()
+    parts = []
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        parts.append(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest(*parts)
+
+
+def digest(*contents):
+    """Return the SHA-256 of bytes, one after the other."""
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(content)
+    return found.hexdigest()
 
 
 class Predictions:
-    """Tensors that cost a pass over many images, computed once.
+    """Tensors, and tables of them, that cost a pass over many images, computed once.
 
     The key holds the content of the weights and of the images, not their names, so that
     nothing stale is found; the folder may be deleted at any time.
@@ -66,19 +75,52 @@ class Predictions:
         Tensor
             On the CPU if it was kept, else where it was computed.
         """
-        text = json.dumps([VERSION, torch.__version__, *key])
-        name = hashlib.sha256(text.encode()).hexdigest()
-        path = self.root / name[:2] / f"{name[2:]}.safetensors"
+        path = self._path(key, "safetensors")
         kept = _read(path)
         if kept is not None:
             return kept
         tensor = compute()
         content = {"kept": tensor.cpu().contiguous()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(save(content | {"digest": _digest(content)}))
-        os.replace(temporary, path)
+        _write(path, save(content | {"digest": _digest(content)}))
         return tensor
+
+    def table(self, key, compute):
+        """Return the DataFrame of a key; compute and keep it if it is not there.
+
+        Parameters
+        ----------
+        key : sequence of values that JSON can hold
+            All that the table follows from, the code that makes it included.
+        compute : callable
+            Takes nothing and returns the DataFrame, of numbers and str.
+
+        Returns
+        -------
+        DataFrame
+            With a plain index, and the same whether it was kept or not.
+        """
+        path = self._path(["table", *key], "json")
+        try:
+            first, _, text = path.read_bytes().partition(b"\n")
+            whole = first == digest(text).encode()
+        except OSError:
+            whole = False
+        if not whole:
+            text = json.dumps(compute().to_dict("list")).encode()  # to the last bit, which CSV does not promise
+            _write(path, digest(text).encode() + b"\n" + text)
+        return pd.DataFrame(json.loads(text))
+
+    def _path(self, key, suffix):
+        name = digest(json.dumps([VERSION, torch.__version__, *key]).encode())
+        return self.root / name[:2] / f"{name[2:]}.{suffix}"
+
+
+def _write(path, content):
+    """Write a file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def _digest(content):
@@ -89,7 +131,7 @@ def _read(path):
     """Return the tensor of a file, or None where it is not there or damaged: it can be computed again."""
     try:
         content = load(path.read_bytes())  # not mapped: the file may go while it is read
-        digest = content.pop("digest")
-        return content["kept"] if torch.equal(digest, _digest(content)) else None
+        found = content.pop("digest")
+        return content["kept"] if torch.equal(found, _digest(content)) else None
     except (OSError, SafetensorError, KeyError):
         return None

@@ -17,10 +17,11 @@ def error_vs_members(table, combinations):
         Which to draw, in the order of the legend.
     """
     table = table[table.combination.isin(combinations)].assign(error=lambda rows: 100 - rows.accuracy)
-    fig = facets(table, "n_members", "error", "combination", combinations, xlabel="Members", ylabel="Test error (%)")
-    n_columns = table.start.nunique()
-    for first in range(0, len(fig.axes), n_columns):
-        log_percent(fig.axes[first : first + n_columns])
+    labels = {"xlabel": "Members", "ylabel": "Test error (%)"}
+    # An axis for each panel: beside a soup that guesses, differences of a point would be one line.
+    fig = facets(table, "n_members", "error", "combination", combinations, sharey=False, **labels)
+    for ax in fig.axes:
+        log_percent([ax])
     return fig
 
 

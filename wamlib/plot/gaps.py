@@ -44,8 +44,12 @@ def gap_vs_distance(table):
         ax.set_xlim(low, high)
     for ax in axes.flat[len(models) :]:
         ax.set_axis_off()
-    fig.supxlabel("Distance of the members from their soup (norm of the soup = 1)", fontsize="medium")
-    fig.supylabel("Gap of the logits, root mean square (logit)", fontsize="medium")
+    for column in range(n_columns):  # the last panel of each column
+        lowest = axes[(len(models) - 1 - column) // n_columns, column]
+        lowest.set_xlabel("Distance from the soup\n(its norm = 1)")
+        lowest.tick_params(labelbottom=True)
+    for row in axes:
+        row[0].set_ylabel("Gap (logit)")
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return fig
 

@@ -8,6 +8,15 @@ from .templates import over_decays
 
 __all__ = ["summary"]
 
+# From all shared to nothing shared.
+STARTS = {
+    "shared start": "shared\nstart",
+    "re-drawn head": "re-drawn\nhead",
+    "re-drawn stem and head": "re-drawn\nends",
+    "shared init": "shared\ninit",
+    "independent init": "indep.\ninit",
+}
+
 
 @closed
 def summary(decay, combinations, scale):
@@ -15,9 +24,10 @@ def summary(decay, combinations, scale):
 
     Parameters
     ----------
-    decay, combinations, scale : DataFrame
-        As for `decay_trade_off`, `error_vs_members` and `scale_curves`; of the
-        last two, rows of one architecture.
+    decay, scale : DataFrame
+        As for `decay_trade_off` and `scale_curves`; of the latter, rows of one architecture.
+    combinations : DataFrame
+        Columns start (a key of `STARTS`), replica, combination and accuracy (percent), rows of one architecture.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.2), layout="constrained")
     over_decays(axes[0], decay, "own")
@@ -28,19 +38,18 @@ def summary(decay, combinations, scale):
         xlabel="Weight decay",
         ylabel="Correlation of a weight row\nwith its centred class mean",
     )
-    shown = ["member", "uniform soup, recalibrated", "logit ensemble"]
-    widest = combinations[combinations.n_members == combinations.n_members.max()]
-    widest = widest.assign(error=100 - widest.accuracy)
-    starts = list(dict.fromkeys(widest.start))
+    shown = ["member", "uniform soup", "logit ensemble"]
+    widest = combinations.assign(error=100 - combinations.accuracy)
+    starts = [start for start in STARTS if start in set(widest.start)]
     for index, name in enumerate(shown):
         rows = intervals(widest[widest.combination == name], ["start"], "error").set_index("start").loc[starts]
         color, marker, _ = LOOKS[name]
         x = np.arange(len(starts)) + 0.16 * (index - 1)
-        label = name.replace("uniform soup, recalibrated", "soup")
+        label = name.removeprefix("uniform ")
         axes[1].errorbar(
             x, rows["mean"], rows["mean"] - rows.low, color=color, marker=marker, linestyle="", capsize=3, label=label
         )
-    axes[1].set_xticks(range(len(starts)), [start.replace(" ", "\n") for start in starts])
+    axes[1].set_xticks(range(len(starts)), [STARTS[start] for start in starts])
     axes[1].set(title="Average weights or outputs?", ylabel="Test error (%, log axis)")
     log_percent([axes[1]])
     axes[1].legend(loc="upper left")

@@ -55,12 +55,12 @@ def closed(draw):
     return closing
 
 
-def facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False):
-    """Draw means with 95 % intervals over replicas as small multiples with shared axes."""
+def facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False, sharey="row"):
+    """Draw means with 95 % intervals over replicas as small multiples; panels of a line may share their axis."""
     rows, columns = (list(dict.fromkeys(table[name])) for name in (row_by, column_by))
     size = (2.7 * len(columns) + 0.4, 2.2 * len(rows) + 0.9)
     fig, axes = plt.subplots(
-        len(rows), len(columns), figsize=size, sharex=True, sharey="row", layout="constrained", squeeze=False
+        len(rows), len(columns), figsize=size, sharex=True, sharey=sharey, layout="constrained", squeeze=False
     )
     handles = {}
     for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):

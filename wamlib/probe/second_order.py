@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import warnings
 
 import torch
 from torch import nn
@@ -76,7 +77,7 @@ def second_order_gap(model, members, images, step=None):
 
         return logits
 
-    with eval_mode(model), torch.no_grad(), _plain_attention():
+    with eval_mode(model), torch.no_grad(), plain_attention():
         if step:
             middle = along(wide[0])(0)
             bends = [(along(member)(step) - 2 * middle + along(member)(-step)) / step**2 for member in wide]
@@ -91,7 +92,10 @@ def _second_derivative(function, device, dtype):
     def slope(way):
         return jvp(function, (way,), (one,))[1]
 
-    return jvp(slope, (zero,), (one,))[1]
+    with warnings.catch_warnings():
+        # The first forward derivative of a process loads a part of torch that torch itself calls deprecated.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        return jvp(slope, (zero,), (one,))[1]
 
 
 class _PlainLayerNorm(nn.Module):
@@ -139,8 +143,8 @@ def _differentiable(model):
 
 
 @contextlib.contextmanager
-def _plain_attention():
-    # The fused kernels have no forward derivative.
+def plain_attention():
+    """Let attention be computed by plain products: fused kernels have no forward derivative, and nobody counts them."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

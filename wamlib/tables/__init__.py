@@ -6,9 +6,10 @@ from .between import pairs, path
 from .combining import combinations, subsets
 from .costs import inference_costs
 from .depth import layer_similarity, structure
+from .distances import relative_distance
 from .evaluator import Evaluator
 from .fine_tuning import FINE_TUNING, fine_tuning
-from .gaps import cross_terms, gain_at_distance, logit_gaps, relative_distance
+from .gaps import cross_terms, gain_at_distance, logit_gaps
 from .mending import recalibrations
 from .merging import merges
 from .pools import over, save

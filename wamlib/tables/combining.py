@@ -2,16 +2,19 @@
 
 import itertools
 import math
-import random
 from dataclasses import dataclass, replace
 
 import pandas as pd
+import torch
 
 from .. import ensemble, evaluate
+from ..config import derive_seed
 from ..errors import ProbeError
 from ..merge import greedy_soup, uniform_soup
 from ..stats import mcnemar
+from .distances import relative_distance
 from .evaluator import Evaluator
+from .kept import kept
 
 __all__ = ["combinations", "subsets"]
 
@@ -20,6 +23,7 @@ EVERY = ("uniform soup", "greedy soup", "logit ensemble", "probability ensemble"
          "feature ensemble, first head", "feature ensemble, averaged head")  # fmt: skip
 
 
+@kept
 def combinations(pool, dataset, sizes=(2, 3, 5), *, n_subsets=1, kinds=EVERY, predictions=None):
     """Compare members, soups and ensembles of subsets of a pool.
 
@@ -47,7 +51,8 @@ def combinations(pool, dataset, sizes=(2, 3, 5), *, n_subsets=1, kinds=EVERY, pr
         pooling), only_this and only_ensemble (test images that only it, or only the logit ensemble
         of the same members, gets right) and p (McNemar's test of the two). A "member" row is the mean over
         the members of each metric, with disagreement (percent of the images on which two members name
-        different classes, mean over pairs). Feature ensembles are not refitted. BatchNorm is recalibrated
+        different classes, mean over pairs) and distance (of the
+        members from their soup, see `relative_distance`). Feature ensembles are not refitted. BatchNorm is recalibrated
         in every soup.
 
     Raises
@@ -87,9 +92,9 @@ def subsets(n_all, n, n_subsets=1, seed=0):
     wanted = min(n_subsets, math.comb(n_all, n))
     if wanted == math.comb(n_all, n):
         return list(itertools.combinations(range(n_all), n))
-    found, draw = {tuple(range(n)): None}, random.Random(seed)
+    found, draw = {tuple(range(n)): None}, torch.Generator().manual_seed(derive_seed("subsets", seed))
     while len(found) < wanted:
-        found[tuple(sorted(draw.sample(range(n_all), n)))] = None
+        found[tuple(sorted(torch.randperm(n_all, generator=draw)[:n].tolist()))] = None
     return list(found)
 
 
@@ -132,7 +137,9 @@ class Members:
         disagreement = sum(apart) / len(apart) if apart else math.nan
         pooled = ensemble.logit_ensemble(logits)
         right = (pooled.argmax(1) == self.labels).cpu()
-        rows = [{"combination": "member", "disagreement": disagreement, **self.metrics.loc[list(chosen)].mean()}]
+        distance = relative_distance([self.states[i] for i in chosen])
+        member = {"combination": "member", "disagreement": disagreement, "distance": distance}
+        rows = [member | dict(self.metrics.loc[list(chosen)].mean())]
         for kind in self.kinds:
             if kind == "greedy soup" and not greedy:
                 continue

@@ -1,6 +1,5 @@
 """What one prediction costs: operations, time, memory."""
 
-import contextlib
 import time
 from statistics import median
 
@@ -9,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import evaluate
+from ..probe.second_order import plain_attention
 from .evaluator import Evaluator
 
 __all__ = ["inference_costs"]
@@ -38,7 +38,7 @@ def inference_costs(models, dataset, n_images=500, repeats=5):
     rows = []
     for model in models:
         module = Evaluator(model, dataset).module
-        with FlopCounterMode(display=False) as counter, _countable_attention():
+        with FlopCounterMode(display=False) as counter, plain_attention():
             evaluate.predict_logits(module, split.take(slice(0, 2)))
         times = []
         for _ in range(repeats + 1):
@@ -51,14 +51,3 @@ def inference_costs(models, dataset, n_images=500, repeats=5):
         rows.append({"model": model, "mflops": counter.get_total_flops() / 2e6,
                      "ms": 1e6 * median(times[1:]) / len(split), "mb": size / 1e6})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-@contextlib.contextmanager
-def _countable_attention():
-    # The counter does not see what torch's fused attention layer does: half of the operations of a small ViT.
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

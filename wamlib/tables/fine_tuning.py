@@ -3,8 +3,9 @@
 from .. import evaluate
 from ..merge import uniform_soup
 from .combining import combinations
+from .distances import relative_distance
 from .evaluator import Evaluator
-from .gaps import relative_distance
+from .kept import kept
 
 __all__ = ["FINE_TUNING", "fine_tuning"]
 
@@ -13,6 +14,7 @@ AVERAGED = "uniform soup, averaged statistics"
 FINE_TUNING = (*COMBINED, AVERAGED)
 
 
+@kept
 def fine_tuning(pool, dataset, predictions=None):
     """Compare the members of a pool with the combinations of all of them.
 

@@ -9,18 +9,14 @@ import torch
 from .. import ensemble, evaluate, probe
 from ..merge import interpolate, uniform_soup
 from ..predictions import fingerprint
+from .distances import relative_distance
 from .evaluator import Evaluator
+from .kept import kept
 
-__all__ = ["cross_terms", "gain_at_distance", "logit_gaps", "relative_distance"]
+__all__ = ["cross_terms", "gain_at_distance", "logit_gaps"]
 
 STEPS = {"half way": 0.5, "at the soup": None}  # of the second difference; None is the derivative
 N_DERIVATIVES = 200  # images that the derivative is taken for, which is slower
-
-
-def relative_distance(members):
-    """Return how far members are from their soup: mean distance of the weights over the norm of the soup."""
-    soup = uniform_soup(members)
-    return fmean(probe.distance(member, soup) for member in members) / probe.weight_norm(soup)
 
 
 def cross_terms(pool, dataset, n_images=1_000):
@@ -74,6 +70,7 @@ def _linear_logits(state, pixels):
     return hidden @ state["head.weight"].T + state["head.bias"]
 
 
+@kept
 def logit_gaps(pool, dataset, ways=(0.25, 0.5, 1.0), n_images=500, predictions=None):
     """Measure the gap between logit ensemble and soup as the members move towards their soup, and predict it.
 
@@ -153,6 +150,7 @@ def _rms(tensor):
     return tensor.double().square().mean().sqrt().item()
 
 
+@kept
 def gain_at_distance(pool, dataset, distance, predictions=None):
     """Measure the gain of a soup over members that are moved to a given distance from it.
 

@@ -9,6 +9,7 @@ from .. import ensemble, evaluate, released
 from ..merge import greedy_soup, uniform_soup
 from ..predictions import fingerprint
 from .evaluator import Evaluator
+from .kept import kept
 
 __all__ = ["RELEASED_STEPS", "protocol_steps", "train_mode_gaps"]
 
@@ -27,6 +28,7 @@ RELEASED_STEPS = {
 ARMS = {"corrected": "augmented", "D5": "this book's recipe", "D2, D9": "released start", "D6": "released training"}
 
 
+@kept
 def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, predictions=None):
     """Score members, soups and ensembles of one architecture as the released protocol is built up.
 
@@ -67,6 +69,7 @@ def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, prediction
     return pd.DataFrame(rows)
 
 
+@kept
 def train_mode_gaps(pool, dataset, sizes, *, n_images=2_000, predictions=None):
     """Score soup and logit ensemble of the first N members in eval mode and in training mode.
 
