@@ -1,6 +1,6 @@
 """Tiny members and data sets, and independent float64 references that share no code with wamlib."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +8,8 @@ from conftest import tiny
 from torch import nn
 
 from wamlib import data, models
+from wamlib.predictions import fingerprint
+from wamlib.runs import Run
 
 
 def linear_state(seed, rows=3, columns=4, dtype=torch.float32):
@@ -65,7 +67,7 @@ def random_dataset(n_train=200, n_selection=60, n_test=90, channels=1, n_classes
 
 
 def untrained(model, dataset, n=3, spread=0.1):
-    """What the tables read of runs: members around one set of random weights, with statistics that are no default.
+    """Runs that nobody trained: members around one set of random weights, with statistics that are no default.
 
     ``spread`` is the size of their deviations relative to the size of each tensor; 1 is as good as strangers.
     """
@@ -88,7 +90,10 @@ def untrained(model, dataset, n=3, spread=0.1):
                     state[key].clamp_(min=0.2 * size)
         module.load_state_dict(state)
         logits = {name: eval_logits(module, getattr(dataset, name)) for name in ("selection", "test")}
-        runs.append(SimpleNamespace(config=tiny(model=model, seed=seed), state=state, logits=logits))
+        record = {f"{name}_sha256": fingerprint(part) for name, part in (("checkpoint", state), ("logits", logits))}
+        run = Run(tiny(model=model, seed=seed), record, Path())
+        vars(run).update(state=state, logits=logits)  # in place of files
+        runs.append(run)
     return runs
 
 

@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import tiny
@@ -21,10 +23,34 @@ def test_run_id_is_the_same_in_another_process():
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"epochs": 3}, {"weight_decay": 0.1}, {"threads": 2}, {"shuffle_labels": True}, {"n_train": 100}],
-)
+    [{"seed": 1}, {"epochs": 3}, {"weight_decay": 0.1}, {"threads": 2}, {"shuffle_labels": True}, {"n_train": 100},
+     {"n_eval": 100}, {"weights": "DEFAULT"}],
+)  # fmt: skip
 def test_every_setting_changes_the_run_id(change):
     assert tiny(**change).run_id != tiny().run_id
+
+
+def test_settings_that_came_later_left_the_names_of_earlier_runs_as_they_were():
+    """The names that these had before there were `redraw`, `weights` and `n_eval`."""
+    trunk = TrainConfig(model="resnet8", seed=7, epochs=2)
+    member = TrainConfig(model="resnet8", start=trunk, init_seed=None, seed=4, pixels="unit", shuffle_labels=True)
+    assert TrainConfig().run_id == "fashion-mnist-cnn-s0-970cfaa589"
+    assert TrainConfig(model="mlp", dataset="digits", seed=3, n_train=200).run_id == "digits-mlp-s3-33c7ebbaa7"
+    assert member.run_id == "fashion-mnist-resnet8-s4-cd7f25f356"
+    folder = TrainConfig(dataset="folder:cifar10-jpeg.zip", model="mlp-x0.5", init_seed=9)
+    assert folder.run_id == "folder-mlp-x0.5-s0-5f0f7b3109"
+    # The twins: away from their defaults they count, in the run and in its start.
+    starts = [replace(trunk, n_eval=9), replace(trunk, weights="DEFAULT")]
+    changed = [replace(member, n_eval=9), replace(member, redraw=("head",), init_seed=4)]
+    changed += [replace(member, start=start) for start in starts]
+    assert len({member.run_id, *(config.run_id for config in changed)}) == 5
+
+
+def test_what_is_drawn_anew_and_by_which_seed_changes_the_run_id():
+    parts, seeds = [("head",), ("stem",), ("stem", "head")], (3, 4)
+    trunk = tiny(seed=5)
+    ids = {tiny(start=trunk, redraw=part, init_seed=seed).run_id for part in parts for seed in seeds}
+    assert len(ids | {tiny(start=trunk, init_seed=None).run_id}) == 7
 
 
 def test_start_changes_the_run_id():
@@ -41,6 +67,18 @@ def test_round_trip_through_plain_values():
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
+def test_round_trip_through_json():
+    """JSON has no tuples, in the run itself and in the start of its start."""
+    first = tiny(seed=5, weights="DEFAULT", n_eval=20)
+    second = tiny(start=first, redraw=("stem", "head"), init_seed=1)
+    config = tiny(start=second, redraw=("head",), init_seed=2, n_eval=30)
+    again = TrainConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.run_id == config.run_id
+    assert again.start.redraw == ("stem", "head")
+    assert again.start.start.weights == "DEFAULT"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -49,6 +87,10 @@ def test_round_trip_through_plain_values():
         ("label_smoothing", 1.0),
         ("schedule", "cos"), ("augment", "rotate"), ("precision", "float16"), ("model", ""), ("dataset", 3),
         ("init_seed", None), ("start", "trunk"), ("threads", 0), ("shuffle_labels", 1),
+        ("n_eval", 0), ("n_eval", -3), ("n_eval", 2.5), ("n_eval", True), ("n_eval", "all"),
+        ("weights", ""), ("weights", 3), ("weights", True),
+        ("redraw", "head"), ("redraw", ["head"]), ("redraw", ("body",)), ("redraw", ("head", "body")), ("redraw", None),
+        ("redraw", ("head",)), ("redraw", ("stem", "head")),  # without a start there is nothing to draw anew
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(field, value):
@@ -61,6 +103,25 @@ def test_start_fixes_the_weights_to_begin_with():
         tiny(start=tiny(), init_seed=0)
     with pytest.raises(ConfigError, match="start"):
         tiny(start=tiny(model="linear"), init_seed=None)
+
+
+def test_parts_of_a_start_are_drawn_anew_by_a_seed():
+    trunk = tiny(seed=5)
+    assert tiny(start=trunk, redraw=("head",), init_seed=0).init_seed == 0
+    for seed in (None, -1, 1.5, True):
+        with pytest.raises(ConfigError, match=r"field 'init_seed'.*at least 0"):
+            tiny(start=trunk, redraw=("head",), init_seed=seed)
+    for parts in (["head"], ("body",), "head"):
+        with pytest.raises(ConfigError, match="field 'redraw'"):
+            tiny(start=trunk, redraw=parts, init_seed=0)
+
+
+def test_a_member_begins_with_pretrained_weights_or_with_a_start():
+    assert tiny(weights="DEFAULT", init_seed=3).weights == "DEFAULT"
+    with pytest.raises(ConfigError, match=r"field 'weights'.*no start beside it"):
+        tiny(weights="DEFAULT", start=tiny(seed=5), init_seed=None)
+    with pytest.raises(ConfigError, match="field 'init_seed'"):  # the head is drawn
+        tiny(weights="DEFAULT", init_seed=None)
 
 
 def test_unknown_setting_is_refused_by_name():

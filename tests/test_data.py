@@ -136,6 +136,52 @@ def test_fewer_training_images_leave_the_other_splits_alone():
     torch.testing.assert_close(small.train.images, large.train.images[:50])
 
 
+@pytest.mark.parametrize(("n_eval", "n_test", "n_selection"), [(90, 90, 30), (10, 10, 3), (2, 2, 1), (1, 1, 1)])
+def test_of_the_other_images_as_many_are_kept_as_asked_for_and_a_third_for_selection(n_eval, n_test, n_selection):
+    part, whole = (load("digits", n_train=50, n_eval=n) for n in (n_eval, None))
+    assert (len(part.test), len(part.selection), len(part.train)) == (n_test, n_selection, 50)
+    torch.testing.assert_close(part.train.images, whole.train.images)
+    torch.testing.assert_close(part.selection.images, whole.selection.images[:n_selection])
+    for split in ("test", "selection"):
+        known = {image.numpy().tobytes(): int(label) for image, label in
+                 zip(getattr(whole, split).images, getattr(whole, split).labels, strict=True)}  # fmt: skip
+        for image, label in zip(getattr(part, split).images, getattr(part, split).labels, strict=True):
+            assert known[image.numpy().tobytes()] == label  # of the same role, and with its own label
+    assert torch.equal(part.test.mean, whole.test.mean)
+    assert part.split_hash != whole.split_hash
+
+
+def test_all_images_are_kept_where_more_are_asked_for_than_there_are():
+    whole, none, more = (load("digits", n_train=50, n_eval=n) for n in (450, None, 10_000))
+    assert len(whole.test) == len(none.test) == len(more.test) == 449
+    assert len(none.selection) == len(more.selection) == 67
+    assert sorted(map(int, more.test.labels)) == sorted(map(int, none.test.labels))
+
+
+def test_images_that_are_kept_are_drawn_by_the_seed():
+    a, b, other = (load("digits", n_train=50, n_eval=60, split_seed=seed) for seed in (0, 0, 1))
+    data.dataset._load.cache_clear()
+    again = load("digits", n_train=50, n_eval=60)
+    larger = load("digits", n_train=60, n_eval=60)
+    assert a.split_hash == b.split_hash == again.split_hash != other.split_hash
+    assert torch.equal(a.test.images, again.test.images)
+    assert torch.equal(a.test.images, larger.test.images)  # whatever is trained on
+    assert not torch.equal(a.test.images, other.test.images)
+
+
+def test_test_images_that_come_class_by_class_are_mixed(monkeypatch):
+    """The order of official test images may be by class: the first of them are then no sample."""
+    images, labels = torch.zeros(60, 1, 8, 8, dtype=torch.uint8), torch.arange(60) // 20
+    ordered = data.raw.Raw(images, labels, images, labels, ("a", "b", "c"), "sorted")
+    monkeypatch.setattr(data.sources, "read", lambda source, root: ordered)
+    data.dataset._load.cache_clear()
+    whole, part = (load("digits", n_eval=n) for n in (None, 20))
+    data.dataset._load.cache_clear()
+    assert len(whole.test.labels[:20].unique()) == 1  # the twin: the first twenty are of one class
+    assert len(part.test.labels) == 20
+    assert part.test.labels.bincount(minlength=3).min() >= 3
+
+
 def test_normalisation_comes_from_the_training_images_alone():
     digits = load("digits", n_train=300)
     normal = digits.train.normalize(digits.train.images)

@@ -22,15 +22,18 @@ BELOW = {
     "runs": {"errors", "config", "data", "models", "train", "linear", "evaluate"},
     "merge": {"errors"},
     "ensemble": {"errors"},
+    "predictions": {"errors", "config"},
+    "released": {"errors", "config", "data", "models", "train", "evaluate", "merge"},
     "align": {"errors", "config", "merge"},
     "probe": {"errors", "merge", "ensemble", "evaluate"},
     "sweeps": {"errors", "config", "data", "models", "linear", "runs"},
     "claims": {"errors", "stats"},
-    "tables": {"errors", "config", "models", "linear", "evaluate", "merge", "ensemble", "align", "probe", "stats"},
+    "tables": {"errors", "config", "data", "models", "linear", "evaluate", "runs", "merge", "ensemble", "align",
+               "probe", "stats", "predictions", "released"},
     "plot": {"stats"},
     "cli": {"errors", "config", "data", "merge", "runs", "sweeps"},
     "__init__": set(),
-}
+}  # fmt: skip
 
 
 def imported(source, package):

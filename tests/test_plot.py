@@ -37,9 +37,7 @@ DECAY = DECAY.assign(own=0.5, null=0.0, accuracy=80.0, residual=3.0, confidence=
 SOUPS = grid(dataset=["digits", "cats"], group=[0.0, "released recipe"], n_members=[1, 2, 5], subset=[0, 1, 2])
 SOUPS = with_values(SOUPS, "own_change").assign(accuracy_change=0.3)
 SOUPS = SOUPS[(SOUPS.n_members < 5) | (SOUPS.subset == 0)]  # the largest soup has no replica
-PAIRS = grid(
-    dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.style.KINDS), replica=[0, 1], depth=[1, 2]
-)
+PAIRS = grid(dataset=["digits"], model=["mlp", "resnet8"], kind=list(plot.style.KINDS), replica=[0, 1], depth=[1, 2])
 PAIRS = PAIRS.assign(own=0.3, likeness=0.2, cosine=0.1, gain=-20.0)
 HISTORY = with_values(grid(model=["mlp", "cnn"], epoch=[1, 2, 3], seed=[0, 1]), "accuracy")
 MEMBERS = with_values(grid(model=["mlp", "cnn"], start=STARTS, seed=[0, 1, 2]), "accuracy")
@@ -55,10 +53,22 @@ MERGES = grid(model=["mlp", "cnn"], start=STARTS, merge=["TIES", "Fisher"]).assi
 IMAGES = with_values(
     grid(replica=[0, 1], images=[0, 100, 1000], order=["shuffled", "by class"], tool=["wamlib", "torch"]), "error"
 )
+GAPS = grid(model=["mlp", "resnet8", "vit", "densenet", "vgg"], start=STARTS, replica=[0, 1, 2], way=[0.25, 0.5, 1.0])
+GAPS = GAPS.assign(distance=GAPS.way * (1 + GAPS.replica), gap=GAPS.way**2 * (1 + GAPS.replica))
+GAPS = with_values(GAPS, "explained, half way")
+GAPS["explained, half way"] = GAPS["explained, half way"] / 100
+GAPS["explained, at the soup"] = GAPS["explained, half way"] - 0.5 - 3 * (GAPS.model == "vgg")  # off the scale
+GAINS = grid(dataset=["digits", "cats"], model=["mlp", "resnet8", "vit"], replica=[0, 1, 2],
+             combination=["uniform soup", "logit ensemble"])  # fmt: skip
+GAINS = with_values(GAINS, "gain").assign(gain=lambda rows: rows.gain / 100)
+ERRORS = grid(dataset=["digits", "cats"], model=["mlp", "vit"], replica=[0, 1, 2])
+ERRORS = with_values(with_values(ERRORS, "error"), "gap")
+WATERFALL = grid(model=["mlp", "resnet8", "vit"], replica=[0, 1, 2], step=["corrected", "D5", "D2, D9", "D1"])
+WATERFALL = with_values(WATERFALL, "value")
 NAMES = ["cat", "dog", "cow"]
 
-# Pictures, and correlations, which have no unit.
-UNITLESS = {"picture_grid", "stretched_grid", "correlation_matrix", "layer_profiles", "summary"}
+# Pictures, and correlations and shares, which have no unit.
+UNITLESS = {"picture_grid", "stretched_grid", "correlation_matrix", "layer_profiles", "summary", "explained_gap"}
 
 FIGURES = {
     "learning_curves": lambda: plot.learning_curves(HISTORY),
@@ -79,6 +89,11 @@ FIGURES = {
     "barrier_vs_width": lambda: plot.barrier_vs_width(WIDTHS),
     "merge_differences": lambda: plot.merge_differences(MERGES),
     "recalibration_curves": lambda: plot.recalibration_curves(IMAGES),
+    "gap_vs_distance": lambda: plot.gap_vs_distance(GAPS),
+    "explained_gap": lambda: plot.explained_gap(GAPS),
+    "gains_by_model": lambda: plot.gains_by_model(GAINS, ["uniform soup", "logit ensemble"]),
+    "gap_vs_error": lambda: plot.gap_vs_error(ERRORS),
+    "waterfall": lambda: plot.waterfall(WATERFALL, "Gap (points)"),
     "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
 }
 
@@ -95,8 +110,10 @@ def test_every_figure_is_tried_here():
 def test_figures_are_drawn_and_closed(name, tmp_path):
     fig = FIGURES[name]()
     assert not plt.get_fignums()  # else a notebook would show it twice
-    drawn = [ax for ax in fig.axes if ax.lines or ax.collections or ax.images]
-    assert len(drawn) == len(fig.axes), "a panel is empty"
+    # Beside the last panel of a grid there may be room, which shows no axes; among pictures, which show none, not.
+    filler = [ax for ax in fig.axes if not ax.axison and name not in ("picture_grid", "stretched_grid")]
+    empty = [ax for ax in fig.axes if not (ax.lines or ax.collections or ax.images) and ax not in filler]
+    assert not empty, "a panel is empty"
     fig.savefig(tmp_path / "x.svg")
     assert (tmp_path / "x.svg").stat().st_size < 500_000
 
@@ -105,7 +122,9 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
 def test_quantities_have_units_and_images_no_titles(name):
     fig = FIGURES[name]()
     labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
-    assert any(unit in labels for unit in ("(%)", "(%,", "(points)", "Points against", "members = 1"))
+    assert any(
+        unit in labels for unit in ("(%)", "(%,", "(points)", "Points against", "Points over", "members = 1", "(logit)")
+    )
     assert fig.get_suptitle() == ""
 
 
@@ -152,3 +171,97 @@ def test_a_stretched_picture_reaches_black_and_white():
     picture = np.array([[[[-3.0, 5.0], [1.0, 1.0]]]])
     shown = plot.stretched_grid({"a": picture}, ["x"]).axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, [[0, 1], [0.5, 0.5]])
+
+
+def points(container):
+    """Return the values of an `errorbar`, and the two ends of each bar."""
+    line, _, (bars,) = container.lines
+    return (
+        np.asarray(line.get_xdata(), dtype=float),
+        line.get_ydata(),
+        np.vstack([ends for ends in bars.get_segments() if len(ends)]),
+    )
+
+
+def test_gaps_have_a_line_per_pool_and_one_slope_for_all_panels():
+    fig = plot.gap_vs_distance(GAPS)
+    panels = [ax for ax in fig.axes if ax.axison]
+    assert [ax.get_title() for ax in panels][:3] == ["MLP", "ResNet-8 (BatchNorm)", "ViT"]
+    for ax, (_, part) in zip(panels, GAPS.groupby("model", sort=False), strict=True):
+        *lines, slope = ax.lines
+        assert len(lines) == 2 * 3
+        for line, (_, pool) in zip(lines, part.groupby(["start", "replica"], sort=False), strict=True):
+            np.testing.assert_allclose(line.get_xdata(), pool.distance)
+            np.testing.assert_allclose(line.get_ydata(), pool.gap)
+        x, y = slope.get_data()
+        assert y[1] / y[0] == pytest.approx((x[1] / x[0]) ** 2)
+    assert len({tuple(ax.lines[-1].get_ydata()) for ax in panels}) == 1
+
+
+def test_shares_are_those_of_members_where_they_were_trained_and_end_at_minus_one():
+    fig = plot.explained_gap(GAPS)
+    trained = GAPS[GAPS.way == 1]
+    for ax, start in zip(fig.axes, STARTS, strict=True):
+        assert ax.get_title() == start
+        for container, step in zip(ax.containers, ("half way", "at the soup"), strict=True):
+            means = trained[trained.start == start].groupby("model", sort=False)[f"explained, {step}"].mean()
+            x, _, bars = points(container)
+            np.testing.assert_allclose(x, means.clip(-1, 1))
+            assert np.abs(bars[:, 0]).max() <= 1
+    assert (trained["explained, at the soup"] < -1).any()  # or there would be nothing to cut off
+
+
+def test_gains_are_means_and_a_combination_that_was_not_measured_is_a_blank():
+    table = GAINS[(GAINS.model != "vit") | (GAINS.combination != "uniform soup")]
+    fig = plot.gains_by_model(table, ["uniform soup", "logit ensemble"])
+    for ax, (_, part) in zip(fig.axes, table.groupby("dataset", sort=False), strict=True):
+        for container, name in zip(ax.containers, ("uniform soup", "logit ensemble"), strict=True):
+            means = part[part.combination == name].groupby("model", sort=False).gain.mean()
+            means = means.reindex(GAINS.model.unique())
+            np.testing.assert_allclose(points(container)[0], means)
+    assert np.isnan(points(fig.axes[0].containers[0])[0][-1])
+
+
+def test_collapses_and_tenths_of_a_point_share_an_axis():
+    fig = plot.gains_by_model(GAINS.assign(gain=GAINS.gain - 60 * (GAINS.model == "vit")), ["uniform soup"])
+    assert {ax.get_xscale() for ax in fig.axes} == {"symlog"}
+    assert {ax.get_xscale() for ax in plot.gains_by_model(GAINS, ["uniform soup"]).axes} == {"linear"}
+
+
+def test_gaps_stand_over_the_mean_error_of_their_cell():
+    found = {(round(x[0], 6), round(y[0], 6)) for x, y, _ in map(points, plot.gap_vs_error(ERRORS).axes[0].containers)}
+    means = ERRORS.groupby(["dataset", "model"])[["error", "gap"]].mean().round(6)
+    assert found == set(map(tuple, means.to_numpy()))
+
+
+def test_bars_of_a_waterfall_reach_from_each_value_to_the_next():
+    fig = plot.waterfall(WATERFALL, "Gap (points)")
+    for ax, (_, part) in zip(fig.axes, WATERFALL.groupby("model", sort=False), strict=False):
+        means = part.groupby("step", sort=False).value.mean().to_numpy()
+        bars = [container.patches[0] for container in ax.containers if hasattr(container, "patches")]
+        middle = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars[:-2]]
+        np.testing.assert_allclose(middle, list(itertools.pairwise(means)))
+        np.testing.assert_allclose([bar.get_height() for bar in bars[-2:]], [means[0], means[-1]])
+        assert len({bar.get_facecolor() for bar, (a, b) in zip(bars, itertools.pairwise(means)) if b > a}) <= 1
+        labels = [label.get_text().replace("\n", " ") for label in ax.get_xticklabels()]
+        assert labels == ["corrected", "D5", "D2, D9", "D1", "released"]  # the order of the table, not of the alphabet
+        assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx([1, 2, 3, 0, 4])
+
+
+def test_whiskers_of_a_waterfall_are_intervals_of_the_change_and_of_the_ends():
+    from wamlib.stats import mean_interval, paired_difference
+
+    part = WATERFALL[WATERFALL.model == "mlp"]
+    wide = part.pivot_table("value", "replica", "step", sort=False)
+    ax = plot.waterfall(part, "Gap (points)").axes[0]
+    bars = [np.diff(c.lines[2][0].get_segments()[0][:, 1]).item() for c in ax.containers if hasattr(c, "lines")]
+    intervals = [paired_difference(wide[b], wide[a]) for a, b in itertools.pairwise(wide.columns)]
+    intervals += [mean_interval(wide[step]) for step in ("corrected", "D1")]
+    np.testing.assert_allclose(bars, [one.high - one.low for one in intervals])
+
+
+@pytest.mark.parametrize("name", ["gap_vs_distance", "explained_gap", "gains_by_model", "gap_vs_error", "waterfall"])
+def test_one_replica_is_drawn_without_an_interval(name, tmp_path, monkeypatch):
+    for table in ("GAPS", "GAINS", "ERRORS", "WATERFALL"):
+        monkeypatch.setitem(globals(), table, globals()[table].query("replica == 0"))
+    FIGURES[name]().savefig(tmp_path / "x.svg")

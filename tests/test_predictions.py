@@ -1,10 +1,12 @@
 """Predictions that are kept: found by what they follow from, and never in place of others."""
 
 import contextlib
+import math
 import subprocess
 import sys
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from helpers import eval_logits, random_dataset, untrained
@@ -198,6 +200,58 @@ def test_two_processes_that_write_one_key_leave_a_whole_file(tmp_path):
     assert min(written) > 10
     assert [path.suffix for path in files(tmp_path)] == [".safetensors"]
     assert whole(files(tmp_path)[0])
+
+
+# Tables
+
+TABLE = pd.DataFrame({"what": ["soup, first", 'a "quoted" one', "none"], "n": [1, 2, 3], "right": [True, False, True],
+                      "value": [1 / 3, -1e-300, math.inf], "gap": [0.1 + 0.2, math.nan, -0.0]})  # fmt: skip
+
+
+def test_a_table_is_the_same_whether_it_was_kept_or_not(tmp_path):
+    store = Predictions(tmp_path)
+    first = store.table(["a"], lambda: TABLE)
+    again = store.table(["a"], lambda: pytest.fail("computed again"))
+    pd.testing.assert_frame_equal(first, TABLE, check_exact=True)
+    pd.testing.assert_frame_equal(again, first, check_exact=True)
+    assert store.table(["b"], lambda: TABLE[:1]).shape == (1, 5)
+    assert [path.suffix for path in files(tmp_path)] == [".json", ".json"]
+
+
+def test_a_kept_table_has_a_plain_index(tmp_path):
+    table = Predictions(tmp_path).table(["a"], lambda: TABLE.iloc[1:])
+    assert list(table.index) == [0, 1]
+
+
+def test_a_table_and_a_tensor_of_one_key_are_kept_apart(tmp_path):
+    store = Predictions(tmp_path)
+    store.table(["a"], lambda: TABLE)
+    assert store.get(["a"], lambda: torch.ones(1)) == 1
+    assert store.get(["table", "a"], lambda: torch.zeros(1)) == 0
+    pd.testing.assert_frame_equal(store.table(["a"], lambda: pytest.fail("lost")), TABLE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[:64],
+        lambda content: content.replace(b"soup", b"soap"),
+        lambda content: content.replace(b"soup", b"so\xffp"),  # no text at all
+        lambda content: content.partition(b"\n")[2],
+        lambda content: b"0" * 64 + content[64:],
+    ],
+)
+def test_a_damaged_table_is_computed_anew_and_replaced(damage, tmp_path):
+    store = Predictions(tmp_path)
+    store.table(["a"], lambda: TABLE)
+    (path,) = files(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    computed = []
+    pd.testing.assert_frame_equal(store.table(["a"], lambda: computed.append(0) or TABLE), TABLE)
+    assert computed == [0]
+    pd.testing.assert_frame_equal(store.table(["a"], lambda: pytest.fail("not mended")), TABLE)
 
 
 # The evaluator

@@ -1,5 +1,6 @@
 """Pools, and sweeps that go on when a run fails."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from conftest import tiny
 
-from wamlib import sweeps
+from wamlib import models, sweeps
 from wamlib.errors import ConfigError
 from wamlib.runs import RunStore
+from wamlib.sweeps.pools import RECIPES
 
 SMALL = {"model": "mlp", "dataset": "digits", "n_train": 100, "n_members": 2, "epochs": 2, "trunk_epochs": 1}
 
@@ -26,6 +28,104 @@ def test_the_three_pools_share_what_they_say():
     assert len({config.init_seed for config in independent}) == 2
     for pool in (shared, init, independent):
         assert len({config.seed for config in pool}) == 2
+
+
+@pytest.mark.parametrize("start", sweeps.REDRAWN)
+def test_members_with_parts_drawn_anew_share_a_trunk_and_no_seed(start):
+    pool = sweeps.pool(start, **SMALL)
+    assert {config.start for config in pool} == {sweeps.pool("shared start", **SMALL)[0].start}
+    assert {config.redraw for config in pool} == {sweeps.REDRAWN[start]}
+    assert len({config.init_seed for config in pool}) == 2
+    assert [config.seed for config in pool] == [config.seed for config in sweeps.pool("shared start", **SMALL)]
+    assert pool[0].start.redraw == ()
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "resnet8", "vit"])
+@pytest.mark.parametrize("start", ["shared start", *sweeps.REDRAWN])
+def test_members_begin_with_the_trunk_but_for_what_is_drawn_anew(start, model, store):
+    pool = sweeps.pool(start, **SMALL | {"model": model})
+    trunk = store.train(pool[0].start).state
+    begun = [store.start_state(config) for config in pool]
+    module = models.build(model, 10, 1, (8, 8))
+    layers = {"head": models.head(module), "stem": models.stem(module)}
+    names = {part: next(name for name, m in module.named_modules() if m is layer) for part, layer in layers.items()}
+    own = {f"{names[part]}.{key}" for part in sweeps.REDRAWN.get(start, ()) for key in layers[part].state_dict()}
+    for key in trunk:
+        values = [trunk[key], *(state[key] for state in begun)]
+        different = not any(torch.equal(a, b) for a, b in itertools.combinations(values, 2))
+        # A bias may be zero whenever it is drawn.
+        assert different == (key in own) or (key in own and not values[1].any()), key
+        assert different or torch.equal(begun[0][key], begun[1][key])
+    assert all(f"{names[part]}.weight" in own for part in sweeps.REDRAWN.get(start, ()))
+    # And so does training, whose first step from there is a small one.
+    crawl = replace(pool[0], epochs=1, peak_lr=1e-30)
+    torch.testing.assert_close(store.train(crawl).state[f"{names['head']}.weight"], begun[0][f"{names['head']}.weight"])
+
+
+def test_what_is_drawn_anew_is_drawn_by_the_seed_alone(store):
+    pool = sweeps.pool("re-drawn head", **SMALL)
+    store.train(pool[0].start)
+    again, other = store.start_state(replace(pool[0], seed=9)), store.start_state(replace(pool[0], init_seed=9))
+    assert torch.equal(store.start_state(pool[0])["head.weight"], again["head.weight"])
+    assert not torch.equal(again["head.weight"], other["head.weight"])
+
+
+def test_changes_reach_the_members_and_not_their_trunk():
+    for start in (*sweeps.STARTS, *sweeps.REDRAWN):
+        plain = sweeps.pool(start, **SMALL)
+        changed = sweeps.pool(start, changes={"augment": "flip", "peak_lr": 0.3}, **SMALL)
+        assert [(c.augment, c.peak_lr) for c in changed] == [("flip", 0.3)] * 2
+        assert [config.start for config in changed] == [config.start for config in plain]
+        assert [replace(c, augment="none", peak_lr=p.peak_lr) for c, p in zip(changed, plain, strict=True)] == plain
+
+
+PROTOCOL = {name: value for name, value in SMALL.items() if name != "model"} | {"n_replicas": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [("mlp", "independent init"), ("cnn", "independent init"), ("vgg", "re-drawn head"), ("resnet8", "re-drawn head"),
+     ("densenet", "re-drawn head"), ("vit", "re-drawn stem and head"), ("vit-x2", "re-drawn stem and head")],
+)  # fmt: skip
+def test_each_arm_of_the_protocols_adds_one_thing_to_the_arm_before(model, start):
+    pools = sweeps.protocol_pools([model], **PROTOCOL)
+    assert list(pools) == [(model, arm, replica) for arm in sweeps.PROTOCOL_ARMS for replica in (0, 1)]
+    augmented, recipe, begun, trained = (pools[model, arm, 1] for arm in sweeps.PROTOCOL_ARMS)
+    assert recipe == sweeps.pool("shared start", **SMALL | {"model": model}, replica=1)
+    assert augmented == [replace(config, augment="flip-crop") for config in recipe]  # of members, not of the trunk
+    assert begun == sweeps.pool(start, **SMALL | {"model": model}, replica=1)
+    doubled = [replace(c, peak_lr=2 * c.peak_lr, warmup_epochs=2 * c.warmup_epochs) for c in begun]
+    assert trained == doubled
+    assert {config.peak_lr for config in trained} == {2 * RECIPES[model.partition("-x")[0]]["peak_lr"]}
+
+
+def test_a_learning_rate_that_is_given_is_the_one_that_is_doubled():
+    pools = sweeps.protocol_pools(["resnet8"], peak_lr=0.03, warmup_epochs=0.2, **PROTOCOL)
+    rates = {arm: {(c.peak_lr, c.warmup_epochs) for c in pools["resnet8", arm, 0]} for arm in sweeps.PROTOCOL_ARMS}
+    assert rates == {arm: {(0.03, 0.2)} for arm in sweeps.PROTOCOL_ARMS[:3]} | {"released training": {(0.06, 0.4)}}
+
+
+@pytest.mark.parametrize(("n", "epochs", "trunk"), [(3, 4, 2), (5, 4, 1), (2, 9, 3)])
+def test_a_single_member_takes_as_many_passes_as_a_pool(n, epochs, trunk):
+    settings = {"n_members": n, "epochs": epochs, "trunk_epochs": trunk}
+    single = sweeps.equal_cost_members(["mlp"], n_replicas=2, **settings)
+    assert {kind for _, kind, _ in single} == {"longer, as shared start", "longer, as independent init", "wider"}
+    for start in ("shared start", "independent init"):
+        pool = sweeps.pool(start, model="mlp", **settings)
+        passes = sum(config.epochs for config in {*pool, *(c.start for c in pool if c.start)})
+        for replica in (0, 1):
+            (member,) = single["mlp", f"longer, as {start}", replica]
+            assert (member.epochs, member.start, member.model) == (passes, None, "mlp")
+    (wider,) = single["mlp", "wider", 0]
+    assert (wider.epochs, wider.model) == (epochs, f"mlp-x{n**0.5:.2f}")
+    assert len({config.seed for members in single.values() for config in members}) == 2  # one of each replica
+
+
+def test_a_wider_member_has_about_as_many_weights_as_a_pool():
+    for name in ("mlp", "cnn", "resnet8"):
+        (wider,) = sweeps.equal_cost_members([name], n_members=4, epochs=2, trunk_epochs=1)[name, "wider", 0]
+        sizes = [sum(p.numel() for p in models.build(m, 10, 1, (8, 8)).parameters()) for m in (name, wider.model)]
+        assert 2.5 < sizes[1] / sizes[0] < 4.2  # the first layer reads no more pixels, so a little less
 
 
 def test_pairs_of_width_one_are_members_of_the_pools():
@@ -56,7 +156,10 @@ def test_a_smaller_pool_is_the_beginning_of_a_larger_one():
         assert sweeps.pool(start, **{**SMALL, "n_members": 5})[:2] == sweeps.pool(start, **SMALL)
 
 
-@pytest.mark.parametrize("change", [{"start": "shared"}, {"trunk_epochs": 0}, {"trunk_epochs": 2}])
+@pytest.mark.parametrize(
+    "change",
+    [{"start": "shared"}, {"trunk_epochs": 0}, {"trunk_epochs": 2}, {"start": "re-drawn head", "trunk_epochs": 2}],
+)
 def test_pools_that_make_no_sense_are_refused(change):
     settings = {"start": "shared start", **SMALL, **change}
     with pytest.raises(ConfigError):
@@ -142,6 +245,79 @@ def test_pairs_over_data_sets_begin_the_pools():
                 :2
             ]
         )
+
+
+def test_smaller_pools_over_data_sets_begin_the_larger_ones():
+    common = {"epochs": 2, "trunk_epochs": 1, "n_replicas": 2, "n_eval": 60}
+    names, models = {"digits": 100, "fashion-mnist": 100}, ["mlp", "vit"]
+    common |= {"starts": (*sweeps.STARTS, *sweeps.REDRAWN)}
+    few, many = (sweeps.pools_by_dataset(names, models, n_members=n, **common) for n in (3, 10))
+    assert list(few) == list(many)
+    assert len(few) == 2 * 2 * 5 * 2
+    for name, pool in many.items():
+        assert len(pool) == 10
+        assert pool[:3] == few[name]
+
+
+BOOK = {"dataset": "digits", "datasets": ["digits"], "pretrained_datasets": [], "n_replicas": 2, "n_train": 200,
+        "epochs": 2, "trunk_epochs": 1, "n_train_pools": 100, "n_eval_pools": 60, "n_pool_members": 2, "n_many": 4,
+        "n_linear": 1, "models": [], "wide_models": [], "template_models": [], "pool_models": [], "arm_models": [],
+        "protocol_models": [], "many_models": [], "flat_models": []}  # fmt: skip
+
+
+def of_the_book(**changes):
+    """Return what a change adds to the configs of the book."""
+    return set(sweeps.book(**BOOK | changes)) - set(sweeps.book(**BOOK))
+
+
+def test_the_book_holds_the_pools_of_every_part_of_the_second_perspective():
+    one = {"dataset": "digits", "n_train": 100, "epochs": 2, "trunk_epochs": 1, "n_eval": 60}
+    both = ("shared start", "independent init")
+    replicas = (0, 1)
+
+    def members(model, starts, n):
+        return {c for s in starts for r in replicas for c in sweeps.pool(s, model=model, n_members=n, replica=r, **one)}
+
+    def values(groups):
+        return {config for members in groups.values() for config in members}
+
+    assert of_the_book(pool_models=["mlp"]) == members("mlp", both, 2)
+    assert of_the_book(flat_models=["linear"]) == members("linear", both, 2)
+    assert of_the_book(arm_models=["vit"]) == members("vit", sweeps.REDRAWN, 2)
+    assert of_the_book(protocol_models=["cnn"]) == values(
+        sweeps.protocol_pools(["cnn"], n_members=2, n_replicas=2, **one)
+    )
+    single = values(sweeps.equal_cost_members(["mlp"], n_members=2, n_replicas=2, **one))
+    assert of_the_book(many_models=["mlp"]) == members("mlp", both, 4) | single
+    assert of_the_book(many_models=["mlp"]) & of_the_book(pool_models=["mlp"]) == members("mlp", both, 2)
+
+
+def test_every_data_set_has_pools_with_a_shared_start_and_the_main_one_has_independent_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
+    (tmp_path / "raw" / "here.zip").mkdir(parents=True)
+    found = of_the_book(datasets=["digits", "folder:here.zip"], pool_models=["mlp"])
+    pools = {(c.dataset, c.start is None) for c in found if c.model == "mlp"}
+    assert pools == {("digits", True), ("digits", False), ("folder:here.zip", False)}
+    assert {config.n_eval for config in found if config.model == "mlp"} == {60}
+
+
+def test_each_run_of_the_book_is_listed_once():
+    parts = {"models": ["mlp"], "pool_models": ["mlp", "vit"], "arm_models": ["vit"], "protocol_models": ["vit", "mlp"],
+             "many_models": ["mlp"]}  # fmt: skip
+    configs = sweeps.book(**BOOK | parts)
+    assert len(configs) == len(set(configs)) == len({config.run_id for config in configs})
+
+
+@pytest.mark.parametrize("name", ["pool_models", "arm_models", "protocol_models", "many_models", "flat_models"])
+def test_a_name_where_a_list_is_wanted_is_refused(name):
+    with pytest.raises(ConfigError, match=f"parameter '{name}'"):
+        sweeps.book(**BOOK | {name: "mlp"})
+
+
+def test_a_parameter_that_no_chapter_has_is_refused_and_one_of_a_chapter_is_not():
+    with pytest.raises(ConfigError, match="'n_pool_member'"):
+        sweeps.book(**BOOK, n_pool_member=3)
+    assert sweeps.book(**BOOK, ways=[0.5], n_subsets=3, n_protocol=100) == sweeps.book(**BOOK)
 
 
 def test_the_book_counts_only_data_sets_that_are_here(tmp_path, monkeypatch):

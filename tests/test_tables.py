@@ -31,10 +31,7 @@ def test_combinations_agree_with_the_parts(pool, dataset):
     assert table.nll[3, "logit ensemble"] == pytest.approx(evaluate.nll(pooled, labels), rel=1e-6)
     evaluator = tables.Evaluator("resnet8", dataset)
     soup = uniform_soup([run.state for run in pool])
-    assert table.accuracy[3, "uniform soup"] == pytest.approx(100 - evaluator.error(soup))
-    assert table.accuracy[3, "uniform soup, recalibrated"] == pytest.approx(
-        100 - evaluator.error(soup, recalibrate=True)
-    )
+    assert table.accuracy[3, "uniform soup"] == pytest.approx(100 - evaluator.error(soup, recalibrate=True))
 
 
 @pytest.mark.parametrize("sizes", [(4,), (2, 9), (0,), (-1, 2)])
@@ -43,11 +40,15 @@ def test_a_soup_is_never_smaller_than_asked_for(pool, dataset, sizes):
         tables.combinations(pool, dataset, sizes)
 
 
-def test_a_pool_of_copies_is_one_member_however_combined(pool, dataset):
-    table = tables.combinations([pool[0]] * 3, dataset, sizes=(3,)).set_index("combination")
-    plain = table.drop(index=[name for name in table.index if "recalibrated" in name or "greedy" in name])
-    assert plain.accuracy.nunique() == 1
-    assert plain.nll.round(5).nunique() == 1
+@pytest.mark.parametrize("model", ["mlp", "resnet8"])
+def test_a_pool_of_copies_is_one_member_however_combined(model, store):
+    run = store.train(tiny(model=model, epochs=3))
+    table = tables.combinations([run] * 3, store.dataset(run.config), sizes=(3,)).set_index("combination")
+    if model == "resnet8":  # BatchNorm is recalibrated in soups: with other images, to other statistics
+        table = table.drop(index=["uniform soup", "greedy soup"])
+    assert table.accuracy.nunique() == 1
+    assert table.nll.round(5).nunique() == 1
+    assert table.disagreement["member"] == table.distance["member"] == 0
 
 
 def test_recalibration_leaves_the_member_itself_alone(pool, dataset):
