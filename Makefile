@@ -27,7 +27,7 @@ PYTHON := $(BIN)/python
 PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
 ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
-CHAPTERS := $(filter 30_%,$(ALL)) $(filter 35_%,$(ALL)) $(filter-out 30_% 35_%,$(ALL))
+CHAPTERS := $(filter 33_% 35_% 37_%,$(ALL)) $(filter-out 33_% 35_% 37_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
 PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
@@ -89,7 +89,9 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/alignment.py
 	$(PYTHON) benchmarks/training.py
 	$(PYTHON) benchmarks/linear.py
+	$(PYTHON) benchmarks/predicting.py
 	$(PYTHON) benchmarks/perspective.py
+	$(PYTHON) benchmarks/perspective.py two
 	$(PYTHON) benchmarks/book.py
 
 ##@ Set up

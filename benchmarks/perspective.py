@@ -1,7 +1,9 @@
-"""What the chapters on templates cost from nothing: seconds, and memory at its most.
+"""What the chapters of a perspective cost from nothing: seconds, and memory at its most.
 
-Measured in an empty home: images are decoded, what the chapters need is trained but for the pools that all chapters
-share, and chapters 20 to 22 are executed, two at a time. ``perspective.py train PART`` is what it calls itself.
+``perspective.py`` measures the first perspective (templates), ``perspective.py two`` the second (weights or outputs).
+Measured in an empty home: images are decoded, what the chapters need is trained, for the first perspective but for the
+pools that all chapters share, and the chapters are executed, two at a time; those of the second once more, with members
+and predictions kept. ``perspective.py train PART`` is what it calls itself.
 """
 
 import os
@@ -18,10 +20,15 @@ from machine import write
 from wamlib import data, sweeps
 
 ROOT = Path(__file__).parents[1]
-CHAPTERS = ("22_templates_in_depth", "20_templates", "21_templates_of_soups")
+# The longest chapter first: it shares the machine with all others.
+CHAPTERS = {
+    "perspective": ("22_templates_in_depth", "20_templates", "21_templates_of_soups"),
+    "perspective_two": ("33_architectures", "37_protocols", "31_how_many", "30_same_or_not"),
+}
+PARTS = {"perspective": {"pools": "pools", "training": "own"}, "perspective_two": {"training": "two"}}
 
 
-def perspective(home):
+def perspective(which, home):
     """Return seconds and peak memory in GB, of the largest process and of all together, by part of the work."""
     (home / "raw").mkdir()
     for path in (ROOT / "data" / "raw").iterdir():
@@ -35,14 +42,20 @@ def perspective(home):
 
     def execute():
         command = [sys.executable, ROOT / "book" / "tools" / "execute.py"]
-        first, *rest = ([*command, ROOT / "notebooks" / f"{c}.ipynb", home / "out" / f"{c}.ipynb"] for c in CHAPTERS)
-        process = subprocess.Popen(first, env=environment)
-        for words in rest:
-            subprocess.run(words, env=environment, check=True)
-        if process.wait():
-            raise SystemExit("a chapter failed")
+        waiting = [[*command, ROOT / "notebooks" / f"{c}.ipynb", home / "out" / f"{c}.ipynb"] for c in CHAPTERS[which]]
+        running = []
+        while waiting or running:
+            while waiting and len(running) < 2:
+                running.append(subprocess.Popen(waiting.pop(0), env=environment))
+            ended = [process for process in running if process.poll() is not None]
+            if any(process.returncode for process in ended):
+                raise SystemExit("a chapter failed")
+            running = [process for process in running if process not in ended]
+            time.sleep(0.2)
 
-    parts = {"pools": lambda: train("pools"), "training": lambda: train("own"), "chapters": execute}
+    parts = {name: lambda part=part: train(part) for name, part in PARTS[which].items()} | {"chapters": execute}
+    if which == "perspective_two":
+        parts["cached"] = execute
     numbers = {}
     for name, work in parts.items():
         watch, begin = Watch(), time.perf_counter()
@@ -80,7 +93,11 @@ class Watch:
 
 
 def train_part(part):
-    """Train the pairs that other chapters share, or what belongs to the perspective alone."""
+    """Train the pairs that other chapters share, what belongs to the first perspective alone, or the second's runs."""
+    if part == "two":
+        # All that the book trains but what the other perspectives ask for.
+        others = set(sweeps.book(pool_models=(), arm_models=(), protocol_models=(), many_models=(), flat_models=()))
+        return sweeps.run([config for config in sweeps.book() if config not in others])
     present = [name for name in sweeps.DATASETS if data.is_present(name)]
     sizes = {name: 8_000 if name == "fashion-mnist" else 3_000 for name in present}
     recipe = {"models": ["mlp", "resnet8"], "epochs": 4, "trunk_epochs": 2}
@@ -90,15 +107,16 @@ def train_part(part):
     if part == "own":
         for name in present:
             configs += [c for group in sweeps.linear_members(name, n_train=8_000).values() for c in group]
-    sweeps.run(configs)
+    return sweeps.run(configs)
 
 
 def main():
     if sys.argv[1:2] == ["train"]:
         return train_part(sys.argv[2])
+    which = "perspective_two" if sys.argv[1:] == ["two"] else "perspective"
     with tempfile.TemporaryDirectory() as home:
-        numbers = {f"perspective_{key}": value for key, value in perspective(Path(home)).items()}
-    print(f"written to {write('perspective', numbers)}")
+        numbers = {f"{which}_{key}": value for key, value in perspective(which, Path(home)).items()}
+    print(f"written to {write(which, numbers)}")
     for name, value in numbers.items():
         print(f"{name}: {value:.3g}")
     return None
