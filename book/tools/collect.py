@@ -25,9 +25,11 @@ ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
-            "30_weights_or_features": "weights", "32_between": "between",
-            "34_alignment": "alignment", "35_beyond_the_mean": "beyond", "36_repair": "repair",
-            "38_pretrained": "pretrained", "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
+            "30_same_or_not": "same", "31_how_many": "many", "32_between": "between",
+            "33_architectures": "architectures", "34_alignment": "alignment",
+            "35_beyond_the_mean": "beyond", "36_repair": "repair",
+            "37_protocols": "protocols", "38_pretrained": "pretrained",
+            "40_magnitude": "magnitude", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
 
 
 def main():
@@ -81,7 +83,8 @@ def numbers(chapters, settings):
         f"{PREFIXES[stem]}_{name}": value for stem, book in chapters.items() for name, value in glued(book).items()
     }
     shared = {name: found[f"members_{name}"] for name in ("n_train", "n_test", "n_selection")}
-    return found | shared | {"n_replicas": found["weights_n_replicas"], "dataset": data.title(main_dataset(settings))}
+    described = {"n_replicas": found["architectures_n_replicas"], "dataset": data.title(main_dataset(settings))}
+    return found | shared | described
 
 
 def provenance(finished):
@@ -188,13 +191,14 @@ library. Where a tool differs by design the note says how; all other rows have t
 
 
 def draw_summary(profile):
-    tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "combinations", "scale")}
+    tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "architectures", "scale")}
     apart = [sweeps.SHUFFLED, sweeps.RELEASED]
     by_decay = tables["templates"][~tables["templates"].group.isin(apart)]
-    model = tables["combinations"].model.iloc[-1]  # the architecture with BatchNorm stands last
-    combinations = tables["combinations"][tables["combinations"].model == model]
+    model = tables["scale"].model.iloc[-1]  # the architecture with BatchNorm stands last
+    pools = tables["architectures"]
+    starts = pools.start.ne("shared start") | pools.dataset.eq(pools.dataset[pools.start.ne("shared start")].iloc[0])
     scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
-    fig = plot.summary(by_decay, combinations, scale)
+    fig = plot.summary(by_decay, pools[starts & pools.model.eq(model)], scale)
     fig.savefig(GENERATED / "summary.svg", metadata={"Date": None})
     fig.savefig(GENERATED / "summary.png", dpi=150)
 
