@@ -283,7 +283,7 @@ def test_the_book_holds_the_pools_of_every_part_of_the_second_perspective():
 
     assert of_the_book(pool_models=["mlp"]) == members("mlp", both, 2)
     assert of_the_book(flat_models=["linear"]) == members("linear", both, 2)
-    assert of_the_book(arm_models=["vit"]) == members("vit", sweeps.REDRAWN, 2)
+    assert of_the_book(arm_models=["vit"]) == members("vit", [*sweeps.REDRAWN, "shared init"], 2)
     assert of_the_book(protocol_models=["cnn"]) == values(
         sweeps.protocol_pools(["cnn"], n_members=2, n_replicas=2, **one)
     )

@@ -226,7 +226,7 @@ class TrainConfig:
 
     def to_dict(self):
         """Return the settings as plain values that JSON can hold."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self, dict_factory=_plain)
 
     @classmethod
     def from_dict(cls, settings):
@@ -250,7 +250,7 @@ class TrainConfig:
         settings = dict(settings)
         if isinstance(settings.get("start"), dict):
             settings["start"] = cls.from_dict(settings["start"])
-        if isinstance(settings.get("redraw"), list):  # JSON has no tuples
+        if isinstance(settings.get("redraw"), list):
             settings["redraw"] = tuple(settings["redraw"])
         return cls(**settings)
 
@@ -264,10 +264,15 @@ class TrainConfig:
         return f"{dataset}-{self.model}-s{self.seed}-{digest}"
 
 
+def _plain(pairs):
+    """Return names and values as a dict, with lists for tuples, which JSON does not have."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
+
+
 def _without_defaults(settings):
     """Return settings, and those of their start, without `LATER` ones that are at their default."""
     if settings is None:
         return None
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    defaults = _plain((field.name, field.default) for field in dataclasses.fields(TrainConfig))
     kept = {name: value for name, value in settings.items() if name not in LATER or value != defaults[name]}
     return kept | {"start": _without_defaults(settings["start"])}

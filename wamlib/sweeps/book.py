@@ -118,7 +118,7 @@ def book(
         ),
         pools_by_dataset(main, pool_models, starts=STARTS[2:], n_members=n_pool_members, **cells),
         pools_by_dataset(main, flat_models, n_members=n_pool_members, **cells),
-        pools_by_dataset(main, arm_models, starts=REDRAWN, n_members=n_pool_members, **cells),
+        pools_by_dataset(main, arm_models, starts=[*REDRAWN, STARTS[1]], n_members=n_pool_members, **cells),
         pools_by_dataset(main, many_models, n_members=n_many, **cells),
         protocol_pools(protocol_models, n_members=n_pool_members, **one),
         equal_cost_members(many_models, n_members=n_pool_members, **one),
