@@ -317,7 +317,7 @@ def test_a_name_where_a_list_is_wanted_is_refused(name):
 def test_a_parameter_that_no_chapter_has_is_refused_and_one_of_a_chapter_is_not():
     with pytest.raises(ConfigError, match="'n_pool_member'"):
         sweeps.book(**BOOK, n_pool_member=3)
-    assert sweeps.book(**BOOK, ways=[0.5], n_subsets=3, n_protocol=100) == sweeps.book(**BOOK)
+    assert sweeps.book(**BOOK, ways=[0.5], n_subsets=3) == sweeps.book(**BOOK)
 
 
 def test_the_book_counts_only_data_sets_that_are_here(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from wamlib.predictions import Predictions
 MODELS = ("cnn", "resnet8", "vit")
 COMBINATIONS = ["member", "uniform soup", "logit ensemble", "feature ensemble, first head",
                 "feature ensemble, averaged head", "greedy soup"]  # fmt: skip
-SIZES = {"n_images": 150, "n_selection": 40}
+N_SELECTION = 40
 FEATURES = [name for name in COMBINATIONS if name.startswith("feature")]
 
 
@@ -28,14 +28,13 @@ def pools(store):
 
 
 @pytest.fixture(scope="module")
-def dataset(store):
-    whole = store.dataset(tiny())
-    return replace(whole, test=whole.test.take(slice(0, 150)), selection=whole.selection.take(slice(0, 40)))
+def whole(store):
+    return store.dataset(tiny())
 
 
 @pytest.fixture(scope="module")
-def whole(store):
-    return store.dataset(tiny())
+def dataset(whole):
+    return replace(whole, selection=whole.selection.take(slice(0, N_SELECTION)))
 
 
 def arms(pools, model):
@@ -47,7 +46,7 @@ def tables_by_model(pools, whole):
     """One table per architecture: a line per step, a column per combination."""
     found = {}
     for model in MODELS:
-        table = tables.protocol_steps(arms(pools, model), whole, **SIZES)
+        table = tables.protocol_steps(arms(pools, model), whole, n_selection=N_SELECTION)
         assert len(table) == len(table.drop_duplicates(["step", "combination"]))
         found[model] = table.pivot_table("accuracy", "step", "combination", sort=False)
     return found
@@ -215,7 +214,9 @@ def test_kept_steps_are_those_of_a_new_computation(model, pools, whole, tables_b
             for path in tmp_path.rglob("*.json"):
                 path.unlink()
             tensors.clear()
-        table = tables.protocol_steps(arms(pools, model), whole, **SIZES, predictions=Predictions(tmp_path))
+        table = tables.protocol_steps(
+            arms(pools, model), whole, n_selection=N_SELECTION, predictions=Predictions(tmp_path)
+        )
         table = table.pivot_table("accuracy", "step", "combination", sort=False)
         pd.testing.assert_frame_equal(table, tables_by_model[model])
         assert bool(tensors) != again
@@ -225,11 +226,11 @@ def test_kept_steps_are_those_of_a_new_computation(model, pools, whole, tables_b
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_gaps_in_both_modes_are_those_of_the_first_members(model, pools, dataset, whole):
+def test_gaps_in_both_modes_are_those_of_the_first_members(model, pools, whole):
     pool = pools[model, "this book's recipe"]
     states = [run.state for run in pool]
     soup = merge.uniform_soup(states)
-    found = tables.train_mode_gaps(pool, whole, [1, 2], n_images=150)
+    found = tables.train_mode_gaps(pool, whole, [1, 2])
     assert list(zip(found.n_members, found["mode"], strict=True)) == [
         (1, "eval"),
         (1, "train"),
@@ -237,15 +238,13 @@ def test_gaps_in_both_modes_are_those_of_the_first_members(model, pools, dataset
         (2, "train"),
     ]
     gaps = found.set_index(["n_members", "mode"]).gap
-    logits = torch.stack([eval_logits(load(model, state), dataset.test) for state in states]).mean(0)
-    soup_logits = eval_logits(recalibrated(model, soup, dataset), dataset.test)
-    expected = accuracy(logits, dataset) - accuracy(soup_logits, dataset)
+    logits = torch.stack([eval_logits(load(model, state), whole.test) for state in states]).mean(0)
+    soup_logits = eval_logits(recalibrated(model, soup, whole), whole.test)
+    expected = accuracy(logits, whole) - accuracy(soup_logits, whole)
     assert gaps[2, "eval"] == pytest.approx(expected, **NEAR_TIES)
-    outputs = [
-        released.train_mode_outputs(load(model, state), dataset.test, seed=i)[0] for i, state in enumerate(states)
-    ]
-    soup_logits = released.train_mode_outputs(load(model, soup), dataset.test, seed=2)[0]
-    expected = accuracy(torch.stack(outputs).mean(0), dataset) - accuracy(soup_logits, dataset)
+    outputs = [released.train_mode_outputs(load(model, state), whole.test, seed=i)[0] for i, state in enumerate(states)]
+    soup_logits = released.train_mode_outputs(load(model, soup), whole.test, seed=2)[0]
+    expected = accuracy(torch.stack(outputs).mean(0), whole) - accuracy(soup_logits, whole)
     assert gaps[2, "train"] == pytest.approx(expected, **NEAR_TIES)
     if model == "vit":  # neither dropout nor BatchNorm: one member is its soup, whatever the mode
         assert gaps[1, "eval"] == gaps[1, "train"] == 0

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import yaml
+from traitlets.config import Config
 
 # jsonschema would build a grammar of web addresses as it is imported, which takes longer than all the rest together;
 # it does without if this package is not there, and a notebook has no such addresses to be checked.
 sys.modules.setdefault("rfc3987_syntax", None)
 import papermill  # noqa: E402
-from traitlets.config import Config
 
 
 def main(notebook, output, params=None):

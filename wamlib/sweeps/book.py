@@ -18,7 +18,7 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 # Parameters of chapters that do not decide which runs there are.
 CHAPTER_ONLY = {
     "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
-    "linear_sizes", "n_gradients", "ways", "n_subsets", "n_protocol", "toy_model",
+    "linear_sizes", "n_gradients", "ways", "n_subsets", "toy_model",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def book(
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
     n_train_pools=2_000,
-    n_eval_pools=3_000,
+    n_eval_pools=2_000,
     n_pool_members=3,
     pool_models=("mlp", "cnn", "vgg", "vgg_bn", "resnet8", "densenet", "vit"),
     arm_models=("vgg", "resnet8", "densenet", "vit"),

@@ -29,7 +29,7 @@ ARMS = {"corrected": "augmented", "D5": "this book's recipe", "D2, D9": "release
 
 
 @kept
-def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, predictions=None):
+def protocol_steps(arms, dataset, *, n_selection=500, predictions=None):
     """Score members, soups and ensembles of one architecture as the released protocol is built up.
 
     Parameters
@@ -37,8 +37,8 @@ def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, prediction
     arms : dict of str to list of Run
         The pools of one architecture and replica, as `wamlib.sweeps.protocol_pools` names its arms.
     dataset : wamlib.data.Dataset
-    n_images, n_selection : int
-        Use only the first so many test and selection images.
+    n_selection : int
+        Use only the first so many selection images.
     predictions : wamlib.predictions.Predictions or None
         Where predictions are kept.
 
@@ -49,13 +49,12 @@ def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, prediction
         and accuracy (percent). A step that changes nothing about a combination repeats its score. BatchNorm is
         recalibrated in soups until training mode (D1) does away with running statistics.
     """
-    test, selection = dataset.test.take(slice(0, n_images)), dataset.selection.take(slice(0, n_selection))
-    dataset = replace(dataset, test=test, selection=selection)
+    dataset = replace(dataset, selection=dataset.selection.take(slice(0, n_selection)))
     found = {}
     for step, arm in ARMS.items():
         scores = Scores(arms[arm], dataset, predictions)
         found[step] = scores.in_eval_mode() | scores.greedy()
-    last = Scores(arms[ARMS["D6"]], replace(dataset, test=released.with_other_normalisation(test)), predictions)
+    last = Scores(arms[ARMS["D6"]], replace(dataset, test=released.with_other_normalisation(dataset.test)), predictions)
     found["D4"] = last.in_eval_mode() | last.greedy()
     found["D1"] = last.in_train_mode() | last.greedy(in_train_mode=True)
     found["D3"] = found["D1"] | last.before_norm()
@@ -70,7 +69,7 @@ def protocol_steps(arms, dataset, *, n_images=2_000, n_selection=500, prediction
 
 
 @kept
-def train_mode_gaps(pool, dataset, sizes, *, n_images=2_000, predictions=None):
+def train_mode_gaps(pool, dataset, sizes, predictions=None):
     """Score soup and logit ensemble of the first N members in eval mode and in training mode.
 
     Parameters
@@ -79,8 +78,6 @@ def train_mode_gaps(pool, dataset, sizes, *, n_images=2_000, predictions=None):
     dataset : wamlib.data.Dataset
     sizes : sequence of int
         Numbers N of members.
-    n_images : int
-        Use only the first so many test images.
     predictions : wamlib.predictions.Predictions or None
         Where predictions are kept.
 
@@ -90,11 +87,10 @@ def train_mode_gaps(pool, dataset, sizes, *, n_images=2_000, predictions=None):
         One row per size and mode: n_members, mode ("eval", BatchNorm recalibrated in the soup, or "train") and
         gap (logit ensemble minus soup, points).
     """
-    dataset = replace(dataset, test=dataset.test.take(slice(0, n_images)))
     rows = []
     for n in sizes:
         scores = Scores(pool[:n], dataset, predictions)
-        for mode, found in (("eval", scores.in_eval_mode()), ("train", scores.in_train_mode())):
+        for mode, found in (("eval", scores.as_recorded()), ("train", scores.in_train_mode())):
             rows.append({"n_members": n, "mode": mode, "gap": found["logit ensemble"] - found["uniform soup"]})
     return pd.DataFrame(rows)
 
@@ -105,20 +101,28 @@ class Scores:
     def __init__(self, pool, dataset, predictions):
         self.dataset, self.predictions = dataset, predictions
         self.evaluator = Evaluator(pool[0].config.model, dataset, predictions)
-        self.states = [run.state for run in pool]
+        self.pool, self.states = pool, [run.state for run in pool]
         self.heads = [self.evaluator.head(state) for state in self.states]
         self.soup = uniform_soup(self.states)
+
+    def as_recorded(self):
+        """Return the scores of members, soup and logit ensemble in eval mode, of the logits that the runs keep."""
+        device = self.dataset.test.images.device
+        logits = [run.logits["test"].to(device) for run in self.pool]
+        return self._scores(logits, self.evaluator.logits(self.soup, recalibrate=True))
 
     def in_eval_mode(self):
         """Return the scores of members, soup and ensembles; BatchNorm recalibrated in the soup."""
         features = [self.evaluator.features(state) for state in self.states]
         logits = [F.linear(read, *head) for read, head in zip(features, self.heads, strict=True)]
-        return self._scores(logits, self.evaluator.logits(self.soup, recalibrate=True), features)
+        soup = self.evaluator.logits(self.soup, recalibrate=True)
+        return self._scores(logits, soup) | self._feature_scores(features)
 
     def in_train_mode(self):
         """Return the same scores with every network left in training mode (D1)."""
         logits, features = zip(*(self._train_mode(state, seed) for seed, state in enumerate(self.states)), strict=True)
-        return self._scores(logits, self._train_mode(self.soup, len(self.states))[0], features)
+        soup = self._train_mode(self.soup, len(self.states))[0]
+        return self._scores(logits, soup) | self._feature_scores(features)
 
     def before_norm(self):
         """Return the scores of feature ensembles without the last norm (D3), of architectures that have one."""
@@ -142,12 +146,11 @@ class Scores:
         )
         return {"greedy soup": self._accuracy(read)}
 
-    def _scores(self, logits, soup, features):
+    def _scores(self, logits, soup):
         return {
             "member": sum(self._accuracy(one) for one in logits) / len(logits),
             "uniform soup": self._accuracy(soup),
             "logit ensemble": self._accuracy(ensemble.logit_ensemble(logits)),
-            **self._feature_scores(features),
         }
 
     def _feature_scores(self, features):
