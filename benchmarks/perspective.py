@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 # The longest chapter first: it shares the machine with all others.
 CHAPTERS = {
     "perspective": ("22_templates_in_depth", "20_templates", "21_templates_of_soups"),
-    "perspective_two": ("33_architectures", "37_protocols", "31_how_many", "30_same_or_not"),
+    "perspective_two": ("33_architectures", "31_how_many", "37_protocols", "30_same_or_not"),
 }
 PARTS = {"perspective": {"pools": "pools", "training": "own"}, "perspective_two": {"training": "two"}}
 
