@@ -22,7 +22,7 @@ ROUNDS, N_MEMBERS, N_IMAGES, BATCHES = 3, 10, 2_000, (64, 250)
 MODELS = ("mlp", "cnn", "vgg", "vgg_bn", "resnet8", "densenet", "vit")
 POOLS, SIZES, N_SUBSETS = ("mlp", "resnet8"), (2, 3, 5, 7, 10), 4
 KINDS = ("uniform soup", "logit ensemble", "probability ensemble")
-N_TRAIN, N_EVAL = 1_800, 2_000
+N_TRAIN, N_EVAL = 2_000, 2_000
 
 
 def seconds(work):

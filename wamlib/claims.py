@@ -32,7 +32,7 @@ CLAIMS = {
     "C11": ("Soup and logit ensemble agree for one layer, differ by cross terms for two, and ever more with distance.",
             "paper, perspective 2"),
     "C12": ("Second derivatives at the soup predict the gap between logit ensemble and soup.",
-            "Wortsman et al. (2022), Section 4"),
+            "this book, after the expansion in Wortsman et al. (2022), Section 4"),
     "C13": ("Networks left in training mode widen the gap between logit ensemble and soup.", "this book"),
 }  # fmt: skip
 

@@ -43,6 +43,9 @@ def main():
     settings = yaml.safe_load(params.read_text()) if params.is_file() else {}
     configs = sweeps.book(**settings)
     finished = [runs.RunStore()[config] for config in configs]
+    for path in EXECUTED.glob("*.ipynb"):
+        if not (ROOT / "notebooks" / path.name).exists():
+            path.unlink()  # a chapter that was renamed or removed since
     chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
     GENERATED.mkdir(exist_ok=True)
     findings = {"profile": arguments.profile, "numbers": numbers(chapters, settings), **provenance(finished)}

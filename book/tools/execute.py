@@ -11,7 +11,8 @@ from traitlets.config import Config
 
 # jsonschema would build a grammar of web addresses as it is imported, which takes longer than all the rest together;
 # it does without if this package is not there, and a notebook has no such addresses to be checked.
-sys.modules.setdefault("rfc3987_syntax", None)
+GRAMMAR = "rfc3987_syntax"
+sys.modules.setdefault(GRAMMAR, None)
 import papermill  # noqa: E402
 
 
@@ -50,5 +51,8 @@ if __name__ == "__main__":
     # ipykernel's sockets go into a folder of this run: chapters may execute side by side.
     with tempfile.TemporaryDirectory() as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        # The kernel finds this in place of the grammar.
+        Path(runtime, f"{GRAMMAR}.py").write_text("raise ImportError('left out: see book/tools/execute.py')\n")
+        os.environ["PYTHONPATH"] = os.pathsep.join([runtime, *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's notice at each start of a kernel
         sys.exit(main(*sys.argv[1:]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from ..stats import mean_interval
 
@@ -99,6 +100,8 @@ def log_percent(axes):
     means = means[means > 0]  # where an interval reaches below 0, a logarithmic axis cannot show its end
     low, high = 0.85 * means.min(), min(100, 1.15 * means.max())
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 12, 15, 20, 30, 50, 90) if low <= tick <= high]
+    if len(ticks) < 3:  # a narrow range
+        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     for ax in axes:
         ax.set(yscale="log", ylim=(low, high))
         ax.yaxis.set_minor_locator(plt.NullLocator())

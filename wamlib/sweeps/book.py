@@ -38,7 +38,7 @@ def book(
     n_train_pairs=3_000,
     wide_models=("mlp", "resnet8"),
     widths=(0.5, 1, 2),
-    n_train_pools=1_800,
+    n_train_pools=2_000,
     n_eval_pools=2_000,
     n_pool_members=3,
     pool_models=("mlp", "cnn", "vgg", "vgg_bn", "resnet8", "densenet", "vit"),

@@ -16,7 +16,7 @@ from .kept import kept
 __all__ = ["cross_terms", "gain_at_distance", "logit_gaps"]
 
 STEPS = {"half way": 0.5, "at the soup": None}  # of the second difference; None is the derivative
-N_DERIVATIVES = 200  # images that the derivative is taken for, which is slower
+N_DERIVATIVES = 100  # images that the derivative is taken for, which is slower
 
 
 def cross_terms(pool, dataset, n_images=1_000):
