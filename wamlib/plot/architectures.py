@@ -1,5 +1,7 @@
 """Figures over architectures: what combinations gain, and how the gap goes with the error of the members."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -23,9 +25,13 @@ def gains_by_model(table, combinations, panel_by="dataset"):
         Name of a column.
     """
     panels, models = (list(dict.fromkeys(table[name])) for name in (panel_by, "model"))
-    size = ((2.9 if len(panels) < 4 else 2.1) * len(panels) + 1.6, 0.36 * len(models) + 1.6)
-    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained", squeeze=False)
-    for ax, panel in zip(axes[0], panels, strict=True):
+    n_columns = min(3, len(panels))
+    n_rows = math.ceil(len(panels) / n_columns)
+    size = (2.9 * n_columns + 1.6, (0.36 * len(models) + 1.1) * n_rows + 0.5)
+    fig, axes = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, layout="constrained", squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, panel in zip(axes.flat, panels, strict=False):
         for index, name in enumerate(combinations):
             part = table[(table[panel_by] == panel) & (table.combination == name)]
             rows = intervals(part, ["model"], "gain").set_index("model").reindex(models)
@@ -34,11 +40,11 @@ def gains_by_model(table, combinations, panel_by="dataset"):
             color, marker, _ = LOOKS[name]
             ax.errorbar(rows["mean"], y, xerr=bars, linestyle="", color=color, marker=marker, capsize=2, label=name)
         ax.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-        ax.set(title=panel.replace("stem and head", "stem, head"), xlabel="Points over a member")
+        ax.set(title=panel, xlabel="Points over a member")
         if table.gain.min() < -15:
             # Linear around 0, logarithmic beyond: tenths of a point and collapses in one panel.
             ax.set_xscale("symlog", linthresh=2)
-            ticks = [-50, -10, -2, 0, 2, 10] if len(panels) < 4 else [-50, -10, 0, 2]
+            ticks = [-50, -10, -2, 0, 2, 10]
             ax.set_xticks(ticks, [f"{tick}".replace("-", "−") for tick in ticks])
             ax.xaxis.set_minor_locator(plt.NullLocator())
     axes[0, 0].set_yticks(range(len(models)), [MODELS.get(model, model) for model in models])
