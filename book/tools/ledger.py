@@ -17,19 +17,20 @@ def page(table):
     """Return the verdicts, and the measurements behind them, as MyST."""
     verdicts = claims.ledger(table).assign(verdict=lambda rows: [with_need(row) for row in rows.itertuples()])
     short = verdicts.pivot_table(
-        index=["claim", "statement", "source"], columns="dataset", values="verdict", aggfunc="first", sort=False
+        index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
     )
     parts = [
-        f"### {name}: {claims.CLAIMS[name][0]}\n\n{measurements(rows)}\n"
+        f"### {name}: {claims.CLAIMS[name][0]}\n\nSource: {claims.CLAIMS[name][1]}.\n\n{measurements(rows)}\n"
         for name, rows in table.groupby("claim", sort=False)
     ]
     return "\n".join(
         [
             "## Verdicts\n",
+            "In brackets: how many replicas would decide what is undecided, at the spread found.\n",
             short.fillna("").reset_index().to_markdown(index=False, disable_numparse=True),
             "\n## Measurements\n",
             "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the",
-            "claim names. Where a measure is undecided, the replicas that would decide it at the spread found.\n",
+            "claim names.\n",
             *parts,
         ]
     )
@@ -53,10 +54,10 @@ def measurements(table):
 
 
 def with_need(row):
-    """Return a verdict and, if it is open, how many replicas would decide it."""
+    """Return a verdict and, in brackets, how many replicas would decide it if it is open."""
     if not row.n_needed:
         return row.verdict
-    return f"{row.verdict} ({row.n_needed:,d}{' or more' * (row.n_needed >= 10_000)} replicas would decide)"
+    return f"{row.verdict} ({row.n_needed:,d}{' or more' * (row.n_needed >= 10_000)})"
 
 
 def number(row, value):
