@@ -48,7 +48,11 @@ def main():
             path.unlink()  # a chapter that was renamed or removed since
     chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
     GENERATED.mkdir(exist_ok=True)
-    findings = {"profile": arguments.profile, "numbers": numbers(chapters, settings), **provenance(finished)}
+    findings = {
+        "profile": arguments.profile,
+        "numbers": numbers(chapters, settings) | {"n_runs": len(finished)},
+        **provenance(finished),
+    }
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
     write("runs.md", runs_page(chapters, finished, arguments.profile))
     write("fidelity.md", fidelity_page())
