@@ -41,13 +41,13 @@ help: ## Show this list
 	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time. Times: 2 CPU cores."
 
 ##@ Read and rerun
-book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (first time half an hour beside the set-up, unchanged 0 s)
+book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (unchanged 0 s)
 	@echo "The book is in $(HTML)"
 
-smoke: ## The whole pipeline at toy size, no download (135 s)
+smoke: ## The whole pipeline at toy size, no download
 	$(MAKE) book PROFILE=smoke
 
-sweep: $(SWEPT) ## Train the runs that are missing (15 min)
+sweep: $(SWEPT) ## Train the runs that are missing
 
 data: data/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (30 MB)
 
@@ -84,7 +84,7 @@ notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, t
 fidelity: book/_build/.fidelity ## Compare every merge with timm, torch, mergekit and peft; writes benchmarks/results/ (1 min)
 	$(PYTHON) benchmarks/fidelity.py
 
-bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; writes benchmarks/results/ (1 h)
+bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; writes benchmarks/results/
 	$(PYTHON) benchmarks/merging.py
 	$(PYTHON) benchmarks/alignment.py
 	$(PYTHON) benchmarks/training.py

@@ -1,6 +1,7 @@
 """Predictions of a pool: members one by one against members stacked, and an analysis with and without a memory.
 
-On one thread. The stacked members are those of `torch.func`: one batched operation per layer instead of one per member.
+On one thread. The stacked members are those of `torch.func`: one batched operation per layer instead of one per
+member, where torch has a rule for it; for the pooling of a ResNet and the fused attention of a ViT it warns of none.
 The analysis is that of one pool of ten as chapter 31 makes it: metrics of members, soups, and ensembles of subsets.
 """
 

@@ -222,6 +222,19 @@ def test_gains_are_means_and_a_combination_that_was_not_measured_is_a_blank():
     assert np.isnan(points(fig.axes[0].containers[0])[0][-1])
 
 
+def test_panels_beyond_three_go_to_a_second_line():
+    table = pd.concat([GAINS.assign(dataset=f"{name}") for name in range(5)])
+    axes = plot.gains_by_model(table, ["uniform soup"]).axes
+    assert [ax.get_title() for ax in axes if ax.axison] == ["0", "1", "2", "3", "4"]
+    assert len({round(ax.get_position().y0, 3) for ax in axes[:5]}) == 2
+
+
+def test_a_narrow_range_of_errors_has_ticks_to_read_it_by():
+    table = COMBINATIONS.assign(accuracy=80 + COMBINATIONS.accuracy / 100)
+    for ax in plot.error_vs_members(table, sorted(set(table.combination))).axes:
+        assert len(ax.get_yticks()) >= 3
+
+
 def test_collapses_and_tenths_of_a_point_share_an_axis():
     fig = plot.gains_by_model(GAINS.assign(gain=GAINS.gain - 60 * (GAINS.model == "vit")), ["uniform soup"])
     assert {ax.get_xscale() for ax in fig.axes} == {"symlog"}
