@@ -14,26 +14,50 @@ VERDICTS = ("does not hold", "undecided", "holds")
 ONLY_RELEASED = "holds only under the released protocol"
 PROTOCOLS = ("released", "corrected")
 
-# Number: the claim in one sentence, and where it comes from.
+# Number: the claim in one sentence, where it comes from, and the control that could kill it.
 CLAIMS = {
-    "C1": ("The rows of a linear classifier look like the means of their classes.", "paper, perspective 1"),
-    "C2": ("How much they do depends on weight decay, and the paper's setting pays for it with accuracy.", "this book"),
-    "C3": ("The mean of the rows of two classes is a template of both.", "paper, perspective 1"),
+    "C1": ("The rows of a linear classifier look like the means of their classes.", "paper, perspective 1",
+           "class means dealt to the wrong classes; members trained on shuffled labels"),
+    "C2": ("How much they do depends on weight decay, and the paper's setting pays for it with accuracy.", "this book",
+           "weight decays from 0 to where the rows reach the limit that theory names"),
+    "C3": ("The mean of the rows of two classes is a template of both.", "paper, perspective 1",
+           "the same with a third class, which is in neither row"),
     "C4": ("The mean of the rows of several members keeps likeness and accuracy, and is the logit ensemble.",
-           "this book, the step that the paper leaves out"),
+           "this book, the step that the paper leaves out", "the single member"),
     "C5": ("Structure in the weights is enough: members whose weights are structured merge.",
-           "the strong reading of the paper, perspective 1"),
+           "the strong reading of the paper, perspective 1",
+           "members that are as structured and share no start; units put into another order"),
     "C6": ("The logit ensemble is more accurate than the soup of the same members, in most cells.",
-           "paper, perspective 2"),
-    "C7": ("The gap between logit ensemble and soup grows with the difficulty of the task.", "paper, perspective 2"),
-    "C8": ("CNNs merge better than ViTs.", "paper, perspective 2"),
-    "C9": ("The gap between logit ensemble and soup grows with the number of members.", "this book"),
-    "C10": ("Averaging features is as good as averaging logits.", "paper, perspective 2: its ensembles of features"),
+           "paper, perspective 2", "eval mode, a shared start and recalibrated BatchNorm for both"),
+    "C7": ("The gap between logit ensemble and soup grows with the difficulty of the task.", "paper, perspective 2",
+           "architectures and replicas as cells of their own"),
+    "C8": ("CNNs merge better than ViTs.", "paper, perspective 2",
+           "everything shared, stem and head too; members at equal distance"),
+    "C9": ("The gap between logit ensemble and soup grows with the number of members.", "this book",
+           "many subsets of each size instead of the first members"),
+    "C10": ("Averaging features is as good as averaging logits.", "paper, perspective 2: its ensembles of features",
+            "the first head, the averaged head, each member's own"),
     "C11": ("Soup and logit ensemble agree for one layer, differ by cross terms for two, and ever more with distance.",
-            "paper, perspective 2"),
+            "paper, perspective 2", "the formula for the cross terms, in float64"),
     "C12": ("Second derivatives at the soup predict the gap between logit ensemble and soup.",
-            "this book, after the expansion in Wortsman et al. (2022), Section 4"),
-    "C13": ("Networks left in training mode widen the gap between logit ensemble and soup.", "this book"),
+            "this book, after the expansion in Wortsman et al. (2022), Section 4",
+            "a second difference over half the way"),
+    "C13": ("Networks left in training mode widen the gap between logit ensemble and soup.", "this book",
+            "the same pools in eval mode"),
+    "C14": ("A soup bears a change of scale better than a member.", "paper, perspective 3",
+            "the drop of a member of the same pool, at the same c"),
+    "C15": ("A change of scale hurts by mismatch between tensors, not by size.", "this book",
+            "the same c on all layers with biases and BatchNorm statistics to match"),
+    "C16": ("Larger weights make predictions less stable.", "paper, perspective 3",
+            "logits brought to their best temperature before anything is compared"),
+    "C17": ("Averaging shrinks weights, and the deviations by the square root of the number of members.",
+            "paper, perspective 3", "members that share no start, whose deviations have nothing in common"),
+    "C18": ("Shrinking is why averaging helps.", "paper, perspective 3",
+            "a member shrunk to the soup's norms; the soup restored to the members' norms"),
+    "C19": ("A soup with one member scaled by c is robust.", "paper, perspective 3",
+            "the weighted average that gives this member the share c/(c+N-1)"),
+    "C20": ("Greedy soups bear scaled members because they do not take them.", "this book",
+            "how many of the candidates that hold a scaled member are taken"),
 }  # fmt: skip
 
 
@@ -109,7 +133,7 @@ def ledger(table):
     Returns
     -------
     DataFrame
-        Columns claim, statement, source, dataset, released and corrected (verdict under
+        Columns claim, statement, source, control, dataset, released and corrected (verdict under
         each protocol, empty if not measured), verdict, and n_needed: the most replicas that
         an undecided measure of the deciding protocol asks for.
     """
@@ -120,10 +144,11 @@ def ledger(table):
         if verdict == "does not hold" and by_protocol.get("released") == "holds":
             verdict = ONLY_RELEASED
         deciding = group[group.protocol == ("corrected" if "corrected" in by_protocol else "released")]
-        statement, source = CLAIMS[claim]
+        statement, source, control = CLAIMS[claim]
         rows.append(
             {
-                "claim": claim, "statement": statement, "source": source, "dataset": dataset,
+                "claim": claim, "statement": statement, "source": source, "control": control,
+                "dataset": dataset,
                 **{protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS},
                 "verdict": verdict,
                 "n_needed": int(deciding.n_needed.max()) if verdict == "undecided" else 0,
