@@ -65,6 +65,16 @@ ERRORS = grid(dataset=["digits", "cats"], model=["mlp", "vit"], replica=[0, 1, 2
 ERRORS = with_values(with_values(ERRORS, "error"), "gap")
 WATERFALL = grid(model=["mlp", "resnet8", "vit"], replica=[0, 1, 2], step=["corrected", "D5", "D2, D9", "D1"])
 WATERFALL = with_values(WATERFALL, "value")
+TRUST = grid(model=["mlp", "vit"], replica=[0, 1, 2], combination=["member", "uniform soup", "logit ensemble"],
+             temperature=["raw", "refitted"], at=[0, 5, 10],
+             measure=["confidence", "bin accuracy", "share"])  # fmt: skip
+TRUST = with_values(TRUST, "value")
+TRUST.loc[(TRUST.measure == "share") & (TRUST["at"] == 5), "value"] = 0.5  # too few to be drawn
+COVERED = grid(model=["mlp", "vit"], replica=[0, 1, 2], combination=["member", "uniform soup"], at=[10, 50, 100])
+COVERED = with_values(COVERED, "value")
+FOUND = grid(images=["cats", "dogs"], model=["mlp", "vit"], replica=[0, 1, 2], combination=["member", "uniform soup"])
+FOUND = with_values(FOUND, "value")
+STATISTICS = grid(images=["cats", "dogs"], statistic=["mean pixel", "roughness"]).assign(AUROC=[40.0, 60.0, 70.0, 55.0])
 NAMES = ["cat", "dog", "cow"]
 
 # Pictures, and correlations and shares, which have no unit.
@@ -94,6 +104,9 @@ FIGURES = {
     "gains_by_model": lambda: plot.gains_by_model(GAINS, ["uniform soup", "logit ensemble"]),
     "gap_vs_error": lambda: plot.gap_vs_error(ERRORS),
     "waterfall": lambda: plot.waterfall(WATERFALL, "Gap (points)"),
+    "reliability_diagram": lambda: plot.reliability_diagram(TRUST, ["member", "uniform soup", "logit ensemble"]),
+    "error_vs_coverage": lambda: plot.error_vs_coverage(COVERED, ["member", "uniform soup"]),
+    "detection_marks": lambda: plot.detection_marks(FOUND, ["member", "uniform soup"], STATISTICS),
     "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
 }
 
@@ -273,8 +286,59 @@ def test_whiskers_of_a_waterfall_are_intervals_of_the_change_and_of_the_ends():
     np.testing.assert_allclose(bars, [one.high - one.low for one in intervals])
 
 
-@pytest.mark.parametrize("name", ["gap_vs_distance", "explained_gap", "gains_by_model", "gap_vs_error", "waterfall"])
+def test_bins_of_all_pools_are_weighted_by_their_images_and_small_ones_left_out():
+    fig = plot.reliability_diagram(TRUST, ["member", "uniform soup", "logit ensemble"])
+    part = TRUST[(TRUST.combination == "uniform soup") & (TRUST.temperature == "refitted")]
+    wide = part.pivot_table("value", ["model", "replica", "at"], "measure").query("share > 1")
+    ax = fig.axes[4]  # the second row, the second column
+    for line, models in zip([*ax.lines[:2], ax.lines[3]], [["mlp"], ["vit"], ["mlp", "vit"]], strict=True):
+        means = [
+            (np.average(rows.confidence, weights=rows.share), np.average(rows["bin accuracy"], weights=rows.share))
+            for _, rows in wide.loc[models].groupby("at")
+        ]
+        np.testing.assert_allclose(np.column_stack(line.get_data()), means)
+    heights = [bar.get_height() for bar in ax.patches]
+    np.testing.assert_allclose(heights, wide.groupby("at").share.mean())
+
+
+def test_error_against_coverage_is_shown_beside_its_difference_from_a_member():
+    fig = plot.error_vs_coverage(COVERED, ["member", "uniform soup"])
+    mean = COVERED.groupby(["combination", "at"]).value.mean()
+    for ax, taken in zip(fig.axes, (0, mean["member"]), strict=True):
+        for line, name in zip(ax.lines, ("member", "uniform soup"), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), mean[name] - taken)
+    assert len(fig.axes[1].collections) == 1  # a band for all but the baseline
+    by_replica = COVERED.groupby(["combination", "replica", "at"]).value.mean()
+    band = fig.axes[1].collections[0].get_paths()[0].vertices[:, 1]
+    widest = max(abs(v) for at in (10, 50, 100) for v in stats_of(by_replica, at))
+    assert np.abs(band).max() == pytest.approx(widest)
+
+
+def stats_of(by_replica, at):
+    from wamlib.stats import paired_difference
+
+    soup, member = (by_replica.xs(at, level="at")[name] for name in ("uniform soup", "member"))
+    return paired_difference(soup, member)[1:3]
+
+
+def test_detections_stand_beside_what_needs_no_network():
+    fig = plot.detection_marks(FOUND, ["member", "uniform soup"], STATISTICS)
+    for ax, (images, part) in zip(fig.axes, FOUND.groupby("images", sort=False), strict=True):
+        assert ax.get_title() == f"against {images}"
+        for container, name in zip(ax.containers, ("member", "uniform soup"), strict=True):
+            means = part[part.combination == name].groupby("model", sort=False).value.mean()
+            np.testing.assert_allclose(points(container)[0], means)
+        lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if "alone" in line.get_label()}
+        known = STATISTICS[STATISTICS.images == images].set_index("statistic").AUROC
+        assert lines == {f"{name} alone": value for name, value in known.items()}
+
+
+ONE = ["gap_vs_distance", "explained_gap", "gains_by_model", "gap_vs_error", "waterfall", "reliability_diagram",
+       "error_vs_coverage", "detection_marks"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE)
 def test_one_replica_is_drawn_without_an_interval(name, tmp_path, monkeypatch):
-    for table in ("GAPS", "GAINS", "ERRORS", "WATERFALL"):
+    for table in ("GAPS", "GAINS", "ERRORS", "WATERFALL", "TRUST", "COVERED", "FOUND"):
         monkeypatch.setitem(globals(), table, globals()[table].query("replica == 0"))
     FIGURES[name]().savefig(tmp_path / "x.svg")

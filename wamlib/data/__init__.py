@@ -3,6 +3,18 @@
 from .augment import augment
 from .dataset import Dataset, Split, load
 from .fetch import fetch
+from .foreign import as_if_from, foreign, photographs
 from .sources import is_present, title
 
-__all__ = ["Dataset", "Split", "augment", "fetch", "is_present", "load", "title"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "as_if_from",
+    "augment",
+    "fetch",
+    "foreign",
+    "is_present",
+    "load",
+    "photographs",
+    "title",
+]

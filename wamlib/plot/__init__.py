@@ -10,6 +10,7 @@ from .overview import summary
 from .protocol import waterfall
 from .structure import layer_profiles, rows_vs_members, structure_and_gain
 from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
+from .trust import detection_marks, error_vs_coverage, reliability_diagram
 
 __all__ = [
     "Mixture",
@@ -17,7 +18,9 @@ __all__ = [
     "barrier_vs_width",
     "correlation_matrix",
     "decay_trade_off",
+    "detection_marks",
     "error_along_path",
+    "error_vs_coverage",
     "error_vs_members",
     "explained_gap",
     "gains_by_model",
@@ -31,6 +34,7 @@ __all__ = [
     "mixing_figure",
     "picture_grid",
     "recalibration_curves",
+    "reliability_diagram",
     "rows_vs_members",
     "scale_curves",
     "spread_by_depth",

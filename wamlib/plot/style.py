@@ -24,6 +24,7 @@ LOOKS = {
     "greedy soup": ("#56B4E9", "^", "-"),
     "greedy soup, recalibrated": ("#56B4E9", "v", (0, (5, 1.5))),
     "logit ensemble": ("#DE8F05", "o", "-"),
+    "logit ensemble, independent": ("#9C5700", "D", (0, (2, 1))),
     "probability ensemble": ("#CA9161", "P", (0, (3, 1, 1, 1))),
     "feature ensemble, first head": ("#D55E00", "x", (0, (1, 1))),
     "feature ensemble, averaged head": ("#029E73", "*", (0, (3, 1))),

@@ -18,7 +18,7 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 # Parameters of chapters that do not decide which runs there are.
 CHAPTER_ONLY = {
     "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
-    "linear_sizes", "n_gradients", "ways", "n_subsets", "toy_model",
+    "linear_sizes", "n_gradients", "ways", "n_subsets", "toy_model", "foreign_datasets", "n_foreign",
 }  # fmt: skip
 
 

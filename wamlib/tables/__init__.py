@@ -6,6 +6,7 @@ from .between import pairs, path
 from .combining import combinations, subsets
 from .costs import inference_costs
 from .depth import layer_similarity, structure
+from .differences import judged_differences
 from .distances import relative_distance
 from .evaluator import Evaluator
 from .fine_tuning import FINE_TUNING, fine_tuning
@@ -16,6 +17,7 @@ from .pools import over, save
 from .protocol import RELEASED_STEPS, protocol_steps, train_mode_gaps
 from .scaling import scales
 from .templates import optima, stationarity, template_matches
+from .trust import image_statistics, trust
 
 __all__ = [
     "FINE_TUNING",
@@ -31,7 +33,9 @@ __all__ = [
     "fine_tuning",
     "gain_at_distance",
     "hidden_permutation",
+    "image_statistics",
     "inference_costs",
+    "judged_differences",
     "layer_similarity",
     "linear_soups",
     "logit_gaps",
@@ -51,5 +55,6 @@ __all__ = [
     "subsets",
     "template_matches",
     "train_mode_gaps",
+    "trust",
     "unit_spread",
 ]

@@ -4,7 +4,7 @@ import functools
 import inspect
 from pathlib import Path
 
-from ..data import Dataset
+from ..data import Dataset, Split
 from ..predictions import digest, fingerprint
 from ..runs import Run
 
@@ -46,6 +46,8 @@ def _describe(value):
         return [value.config.model, value.record["checkpoint_sha256"], value.record["logits_sha256"]]
     if isinstance(value, Dataset):
         return _images(value)
+    if isinstance(value, Split):
+        return fingerprint({name: getattr(value, name) for name in ("images", "labels", "mean", "std")})
     if isinstance(value, dict):
         return [[key, _describe(entry)] for key, entry in value.items()]
     if isinstance(value, (list, tuple)):
