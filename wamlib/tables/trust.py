@@ -139,9 +139,9 @@ def _luck(logits):
 
 def _detect(answer, foreign, scores):
     """Return the rows about foreign images."""
-    rows = []
+    rows, own = [], {score: probe.detection_scores(answer.test, score) for score in scores}
     for (title, score), logits in [((t, s), z) for t, z in zip(foreign, answer.foreign, strict=True) for s in scores]:
-        found = probe.detection(probe.detection_scores(answer.test, score), probe.detection_scores(logits, score))
+        found = probe.detection(own[score], probe.detection_scores(logits, score))
         for name, value in (("AUROC", found.auroc), ("false positives", found.false_positives)):
             rows.append({"measure": name, "at": 0, "images": title, "score": score, "value": value})
     return rows
