@@ -25,7 +25,7 @@ BELOW = {
     "predictions": {"errors", "config"},
     "released": {"errors", "config", "data", "models", "train", "evaluate", "merge"},
     "align": {"errors", "config", "merge"},
-    "probe": {"errors", "merge", "ensemble", "evaluate"},
+    "probe": {"errors", "config", "merge", "ensemble", "evaluate"},
     "sweeps": {"errors", "config", "data", "models", "linear", "runs"},
     "claims": {"errors", "stats"},
     "tables": {"errors", "config", "data", "models", "linear", "evaluate", "runs", "merge", "ensemble", "align",

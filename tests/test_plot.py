@@ -75,6 +75,15 @@ COVERED = with_values(COVERED, "value")
 FOUND = grid(images=["cats", "dogs"], model=["mlp", "vit"], replica=[0, 1, 2], combination=["member", "uniform soup"])
 FOUND = with_values(FOUND, "value")
 STATISTICS = grid(images=["cats", "dogs"], statistic=["mean pixel", "roughness"]).assign(AUROC=[40.0, 60.0, 70.0, 55.0])
+FLIPS = with_values(grid(corruption=["contrast", "gaussian noise"], severity=[1, 3], model=["mlp", "vit"],
+                         replica=[0, 1, 2], combination=["member", "uniform soup", "logit ensemble"]),
+                    "flip_rate")  # fmt: skip
+ATTACKS = with_values(grid(kind=["fgsm", "pgd"], budget=[0, 4], model=["mlp", "vit"], replica=[0, 1, 2],
+                           combination=["member", "uniform soup", "logit ensemble"]), "accuracy")  # fmt: skip
+SHAKEN = grid(scope=["coherent", "other"], c=[0.5, 1.0, 4.0], model=["mlp", "vit"], replica=[0, 1, 2], network=[0, 1])
+SHAKEN = with_values(SHAKEN, "flip_rate").assign(ratio=lambda rows: rows.flip_rate * rows.c**6)
+SHAKEN = SHAKEN[(SHAKEN.model != "vit") | (SHAKEN.scope != "coherent")]
+SHAKEN_COLUMNS = {"flip_rate": "Changed (%)", "ratio": "Lipschitz (c = 1 is 1)"}
 NAMES = ["cat", "dog", "cow"]
 
 # Pictures, and correlations and shares, which have no unit.
@@ -107,6 +116,9 @@ FIGURES = {
     "reliability_diagram": lambda: plot.reliability_diagram(TRUST, ["member", "uniform soup", "logit ensemble"]),
     "error_vs_coverage": lambda: plot.error_vs_coverage(COVERED, ["member", "uniform soup"]),
     "detection_marks": lambda: plot.detection_marks(FOUND, ["member", "uniform soup"], STATISTICS),
+    "flips_by_severity": lambda: plot.flips_by_severity(FLIPS),
+    "attack_curves": lambda: plot.attack_curves(ATTACKS),
+    "stability_vs_scale": lambda: plot.stability_vs_scale(SHAKEN, SHAKEN_COLUMNS),
     "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
 }
 
@@ -342,3 +354,48 @@ def test_one_replica_is_drawn_without_an_interval(name, tmp_path, monkeypatch):
     for table in ("GAPS", "GAINS", "ERRORS", "WATERFALL", "TRUST", "COVERED", "FOUND"):
         monkeypatch.setitem(globals(), table, globals()[table].query("replica == 0"))
     FIGURES[name]().savefig(tmp_path / "x.svg")
+
+
+def test_flips_are_means_over_architectures_and_intervals_over_replicas():
+    from wamlib.stats import mean_interval
+
+    axes = plot.flips_by_severity(FLIPS).axes
+    assert [ax.get_title() for ax in axes] == ["Contrast", "Gaussian noise"]
+    for ax, (_, part) in zip(axes, FLIPS.groupby("corruption"), strict=True):
+        for container, name in zip(ax.containers, ("member", "uniform soup", "logit ensemble"), strict=True):
+            pools = part[part.combination == name].groupby(["severity", "replica"]).flip_rate.mean()
+            expected = [mean_interval(values) for _, values in pools.groupby("severity")]
+            x, y, _ = points(container)
+            np.testing.assert_allclose(x, [1, 3], atol=0.1)
+            np.testing.assert_allclose(y.astype(float), [one.mean for one in expected])
+            spans = [np.ptp(bar[:, 1]) for bar in container.lines[2][0].get_segments()]
+            np.testing.assert_allclose(spans, [one.high - one.low for one in expected])
+
+
+def test_attacks_have_a_row_for_each_kind_and_a_column_for_each_architecture():
+    fig = plot.attack_curves(ATTACKS)
+    assert [ax.get_title() for ax in fig.axes] == ["MLP", "ViT", "", ""]
+    assert [ax.get_ylabel()[:4].strip() for ax in fig.axes] == ["FGSM", "", "PGD", ""]
+    part = ATTACKS.query("kind == 'pgd' and model == 'vit' and combination == 'uniform soup'")
+    np.testing.assert_allclose(
+        points(fig.axes[3].containers[1])[1].astype(float), part.groupby("budget").accuracy.mean()
+    )
+
+
+def test_stability_has_gaps_where_nothing_was_measured_and_ratios_on_a_logarithmic_axis():
+    table = SHAKEN.assign(ratio=SHAKEN.ratio.where(SHAKEN.c > 0.5))
+    axes = plot.stability_vs_scale(table, SHAKEN_COLUMNS).axes
+    assert [ax.get_yscale() for ax in axes] == ["linear", "log"] * 2
+    assert [len(ax.containers) for ax in axes] == [1, 1, 2, 2]  # the ViT has no coherent scale
+    part = table[(table.scope == "other") & (table.model == "vit")]
+    x, y, _ = points(axes[3].containers[1])
+    assert x.tolist() == [1, 4]
+    np.testing.assert_allclose(y.astype(float), part.groupby("c").ratio.mean().loc[[1, 4]])
+    assert axes[2].get_ylim()[0] == 0
+
+
+def test_narrow_ratios_have_plain_numbers_at_their_ticks():
+    table = SHAKEN.assign(ratio=np.linspace(0.3, 12, len(SHAKEN)))
+    ax = plot.stability_vs_scale(table, SHAKEN_COLUMNS).axes[1]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert {"1", "2", "5", "10"} <= set(labels)

@@ -2,10 +2,36 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from .errors import MemberMismatchError, MergeError
 
-__all__ = ["feature_ensemble", "logit_ensemble", "probability_ensemble"]
+__all__ = ["LogitEnsemble", "feature_ensemble", "logit_ensemble", "probability_ensemble"]
+
+
+class LogitEnsemble(nn.Module):
+    """The logit ensemble as one network, where something must be differentiated: images in, mean of the logits out.
+
+    Parameters
+    ----------
+    models : sequence of torch.nn.Module
+        The members, at least one; held, not copied.
+
+    Raises
+    ------
+    MergeError
+        If there is no member.
+    """
+
+    def __init__(self, models):
+        super().__init__()
+        if len(models) == 0:
+            _refuse_none("models")
+        self.members = nn.ModuleList(models)
+
+    def forward(self, images):
+        """Return the mean of the members' logits, in their dtype, shape (sample, class)."""
+        return sum(member(images) for member in self.members) / len(self.members)
 
 
 def logit_ensemble(logits):
@@ -97,10 +123,7 @@ def feature_ensemble(features, heads, head="averaged"):
 def _stack(tensors, what):
     """Return the members' tensors as one in float64 (float32 on MPS); refuse none, or different shapes."""
     if len(tensors) == 0:
-        raise MergeError(
-            "cannot make an ensemble", item=what, got="no member", wanted="at least one",
-            fix="Pass one tensor per member.",
-        )  # fmt: skip
+        _refuse_none(what)
     for index, tensor in enumerate(tensors):
         if tensor.shape != tensors[0].shape:
             raise MemberMismatchError(
@@ -112,3 +135,9 @@ def _stack(tensors, what):
             )
     wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
     return torch.stack([tensor.to(wide) for tensor in tensors])
+
+
+def _refuse_none(what):
+    raise MergeError(
+        "cannot make an ensemble", item=what, got="no member", wanted="at least one", fix="Pass one entry per member."
+    )

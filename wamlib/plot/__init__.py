@@ -8,6 +8,7 @@ from .merging import alignment_paths, barrier_vs_width, merge_differences, recal
 from .mixing import Mixture, mixing_figure
 from .overview import summary
 from .protocol import waterfall
+from .stability import attack_curves, flips_by_severity, stability_vs_scale
 from .structure import layer_profiles, rows_vs_members, structure_and_gain
 from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
 from .trust import detection_marks, error_vs_coverage, reliability_diagram
@@ -15,6 +16,7 @@ from .trust import detection_marks, error_vs_coverage, reliability_diagram
 __all__ = [
     "Mixture",
     "alignment_paths",
+    "attack_curves",
     "barrier_vs_width",
     "correlation_matrix",
     "decay_trade_off",
@@ -23,6 +25,7 @@ __all__ = [
     "error_vs_coverage",
     "error_vs_members",
     "explained_gap",
+    "flips_by_severity",
     "gains_by_model",
     "gap_vs_distance",
     "gap_vs_error",
@@ -38,6 +41,7 @@ __all__ = [
     "rows_vs_members",
     "scale_curves",
     "spread_by_depth",
+    "stability_vs_scale",
     "stretched_grid",
     "structure_and_gain",
     "summary",

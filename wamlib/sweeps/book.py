@@ -19,6 +19,7 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 CHAPTER_ONLY = {
     "profile", "sizes", "alphas", "line", "factors", "n_scaled", "n_images", "n_recalibration", "batchnorm_model",
     "linear_sizes", "n_gradients", "ways", "n_subsets", "toy_model", "foreign_datasets", "n_foreign",
+    "attack_models", "corruptions", "severities", "noise_factors", "n_noisy", "n_jacobians", "n_attacked", "budgets",
 }  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from .merging import merges
 from .pools import over, save
 from .protocol import RELEASED_STEPS, protocol_steps, train_mode_gaps
 from .scaling import scales
+from .spoiling import attack_accuracy, corruption_flips
+from .stability import stability
 from .templates import optima, stationarity, template_matches
 from .trust import image_statistics, trust
 
@@ -26,9 +28,11 @@ __all__ = [
     "REPAIRS",
     "Evaluator",
     "alignment",
+    "attack_accuracy",
     "class_mixtures",
     "class_pairs",
     "combinations",
+    "corruption_flips",
     "cross_terms",
     "fine_tuning",
     "gain_at_distance",
@@ -50,6 +54,7 @@ __all__ = [
     "relative_distance",
     "save",
     "scales",
+    "stability",
     "stationarity",
     "structure",
     "subsets",
