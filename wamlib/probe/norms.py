@@ -1,0 +1,67 @@
+"""The norm of every learnable tensor, measured and set."""
+
+import math
+
+from ..errors import ProbeError
+from ..merge import is_learnable
+
+__all__ = ["layer_norms", "rescale_to"]
+
+
+def layer_norms(state):
+    """Return the Euclidean norm of each learnable tensor.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+
+    Returns
+    -------
+    dict of str to float
+        In the order of the state; running statistics of BatchNorm are left out.
+    """
+    return {key: tensor.double().norm().item() for key, tensor in state.items() if is_learnable(key)}
+
+
+def rescale_to(state, norms):
+    """Multiply each learnable tensor by the positive number that gives it a wanted norm.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+    norms : dict of str to float
+        The wanted norm of every learnable tensor, as `layer_norms` returns them.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Each tensor in its own dtype; running statistics are copied as they are.
+
+    Raises
+    ------
+    ProbeError
+        If the names differ, a norm is negative or no finite number, or a tensor of zeros has
+        no direction in which it could reach the norm wanted.
+    """
+    own = layer_norms(state)
+    if differing := sorted(set(own) ^ set(norms)):
+        _refuse(f"norm of {differing[0]!r}", "a tensor of one of the two only", "one norm per learnable tensor",
+                "Take the norms from a model of the same architecture.")  # fmt: skip
+    rescaled = {}
+    for key, tensor in state.items():
+        wanted = norms.get(key)
+        if wanted is None:
+            rescaled[key] = tensor.clone()
+            continue
+        if not (math.isfinite(wanted) and wanted >= 0):
+            _refuse(f"norm of {key!r}", repr(wanted), "a finite number, at least 0", "Correct the norms.")
+        if own[key] == 0 and wanted > 0:
+            _refuse(f"tensor {key!r}", "nothing but zeros", f"a norm of {wanted:.3g}",
+                    "Leave it at 0: zeros have no direction.")  # fmt: skip
+        factor = wanted / own[key] if wanted else 0.0
+        rescaled[key] = (tensor.double() * factor).to(tensor.dtype)
+    return rescaled
+
+
+def _refuse(item, got, wanted, fix):
+    raise ProbeError("cannot rescale a model", item=item, got=got, wanted=wanted, fix=fix)
