@@ -1,5 +1,7 @@
 """Metrics against independent references (M14), and evaluation that is never in training mode (M17)."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,19 @@ def test_features_with_the_head_give_the_logits():
     features = evaluate.predict_features(model, split)
     torch.testing.assert_close(model[-1](features), evaluate.predict_logits(model, split))
     assert not model[-1]._forward_pre_hooks  # the hook is gone
+
+
+def test_entropy_and_margin_of_known_logits():
+    even, sure = torch.zeros(4, 3), torch.tensor([[1000.0, 0.0, -1000.0]])
+    assert evaluate.entropy(even) == pytest.approx(math.log(3))
+    assert evaluate.entropy(sure) == 0
+    logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
+    wide = logits.double().numpy()
+    p = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
+    assert evaluate.entropy(logits) == pytest.approx(-(p * np.log(p)).sum(1).mean())
+    ordered = np.sort(wide, axis=1)
+    spread = np.sqrt(np.mean((wide - wide.mean(1, keepdims=True)) ** 2))
+    assert evaluate.margin(logits) == pytest.approx(((ordered[:, -1] - ordered[:, -2]) / spread).mean())
+    shifted = 7 * logits + torch.arange(50.0)[:, None]
+    assert evaluate.margin(shifted) == pytest.approx(evaluate.margin(logits), rel=1e-5)  # no scale, no offset
+    assert evaluate.margin(even) == 0

@@ -254,6 +254,76 @@ def test_batchnorm_scale_changes_no_prediction_of_a_resnet(factor):
     torch.testing.assert_close(after, before * factor, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["densenet", "vgg_bn"])
+@pytest.mark.parametrize("factor", [0.1, 3.0])
+def test_batchnorm_scale_knows_what_each_batchnorm_reads(name, factor):
+    # In a dense block BatchNorm reads channels of several scales at once.
+    model = trained(name)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eps = 1e-12
+    before = outputs(model, model.state_dict())
+    after = outputs(model, probe.scale(model.state_dict(), factor, "batchnorm"))
+    ratio = (after / before).median()
+    torch.testing.assert_close(after, before * ratio, rtol=1e-4, atol=1e-7)
+
+
+def test_dense_layers_without_a_bottleneck_are_followed_too():
+    def norm(n):
+        return {
+            "weight": torch.ones(n),
+            "bias": torch.zeros(n),
+            "running_mean": torch.ones(n),
+            "running_var": torch.ones(n),
+        }
+
+    parts = {"conv0": {"weight": torch.ones(4, 1, 1, 1)}, "norm1": norm(4), "conv1": {"weight": torch.ones(2, 4, 1, 1)},
+             "norm2": norm(6), "conv2": {"weight": torch.ones(2, 6, 1, 1)}, "norm3": norm(8)}  # fmt: skip
+    state = {f"{layer}.{name}": tensor for layer, part in parts.items() for name, tensor in part.items()}
+    scaled = probe.scale(state, 3.0, "batchnorm")
+    assert scaled["norm1.running_mean"].tolist() == [3] * 4
+    # What norm1 read, then what conv1 added, and so on: all of them are scaled by 3, none by 9.
+    assert scaled["norm2.running_mean"].tolist() == [3] * 6
+    assert scaled["norm3.running_var"].tolist() == [9] * 8
+
+
+def test_a_batchnorm_that_reads_nothing_known_is_refused():
+    state = {"conv.weight": torch.ones(4, 1, 1, 1), "norm.weight": torch.ones(7), "norm.bias": torch.ones(7),
+             "norm.running_mean": torch.ones(7), "norm.running_var": torch.ones(7)}  # fmt: skip
+    with pytest.raises(ProbeError, match="7 channels behind a layer of 4 units"):
+        probe.scale(state, 2.0, "batchnorm")
+
+
+def multiplied(state, scaled):
+    return {key for key in state if not torch.equal(state[key], scaled[key])}
+
+
+def test_scopes_multiply_the_tensors_that_they_name():
+    state = {key: tensor + 1 for key, tensor in models.build("vit", 4, 1, (8, 8), seed=0).state_dict().items()}
+    by_scope = {scope: multiplied(state, probe.scale(state, 3.0, scope)) for scope in probe.SCOPES[:5]}
+    assert by_scope["everything"] == by_scope["learnable"] == set(state)
+    assert by_scope["head"] == {"heads.head.weight", "heads.head.bias"}
+    norms = {key for key in state if ".ln" in key}
+    assert by_scope["weights and biases"] == set(state) - norms
+    assert by_scope["weights"] == {key for key in state if state[key].dim() > 1}
+    state = {key: tensor + 1 for key, tensor in bn_model().state_dict().items()}
+    learnable = {key for key in state if "running" not in key and "num_batches" not in key}
+    assert multiplied(state, probe.scale(state, 3.0, "learnable")) == learnable
+    assert multiplied(state, probe.scale(state, 3.0, "weights and biases")) == {k for k in learnable if k[0] not in "15"}
+
+
+def test_one_layer_is_scaled_alone_and_must_exist():
+    state = models.build("vit", 4, 1, (8, 8), seed=0).state_dict()
+    attention = "encoder.layers.encoder_layer_0.self_attention"
+    assert attention in probe.layers(state)
+    assert not [name for name in probe.layers(state) if "ln" in name or "token" in name or "pos_" in name]
+    scaled = probe.scale({key: tensor + 1 for key, tensor in state.items()}, 3.0, layer=attention)
+    plain = {key: tensor + 1 for key, tensor in state.items()}
+    assert multiplied(plain, scaled) == {f"{attention}.in_proj_weight", f"{attention}.in_proj_bias"}
+    with pytest.raises(ProbeError, match="layer"):
+        probe.scale(state, 3.0, layer="nowhere")
+
+
 def test_variance_is_scaled_by_the_square():
     state = trained("resnet8").state_dict()
     scaled = probe.scale(state, 3.0, "batchnorm")

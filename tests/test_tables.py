@@ -72,31 +72,6 @@ def test_pairs_are_zero_apart_from_themselves(pool):
     assert table.distance[1] > 0
 
 
-def test_scales_at_one_change_nothing_and_coherently_never(pool, dataset):
-    table = tables.scales(pool, dataset, [0.5, 1.0, 10.0], ["everything", "learnable", "batchnorm"])
-    assert (table[table.c == 1].agreement == 100).all()
-    assert (table[table.scope == "batchnorm"].agreement > 98).all()
-    assert (table[(table.scope == "everything") & (table.c == 10)].agreement < 90).any()  # the twin
-    assert len(table) == 27
-
-
-def test_without_statistics_everything_is_learnable(store):
-    pool = [store.train(tiny(seed=seed)) for seed in (0, 1)]
-    table = tables.scales(pool, store.dataset(pool[0].config), [0.5, 1.0], ["everything", "learnable"], n_images=50)
-    halves = [
-        table[table.scope == scope].drop(columns="scope").reset_index(drop=True)
-        for scope in ("everything", "learnable")
-    ]
-    pd.testing.assert_frame_equal(*halves)
-
-
-def test_overflow_is_a_gap_and_not_a_number(pool, dataset):
-    table = tables.scales(pool, dataset, [1.0, 1e30], ["everything"])
-    blown = table[table.c == 1e30]
-    assert (blown.finite < 100).all()
-    assert blown.calibration_error.isna().all()
-
-
 def test_template_matches_find_the_classes_and_not_in_the_control(store):
     groups = sweeps.linear_members("digits", n_train=1000, n_members=2, epochs=10, weight_decays=(0.0,))
     table = tables.template_matches(sweeps.run_groups(groups, store), store.dataset(groups[0.0][0]))

@@ -13,9 +13,11 @@ __all__ = [
     "agreement",
     "brier",
     "calibration_error",
+    "entropy",
     "eval_mode",
     "fit_temperature",
     "layer_spread",
+    "margin",
     "metrics",
     "nll",
     "predict_features",
@@ -136,6 +138,26 @@ def agreement(logits, others):
 def nll(logits, labels):
     """Return the mean negative log-likelihood of the labels, in nats."""
     return F.cross_entropy(logits.double(), labels).item()
+
+
+def entropy(logits):
+    """Return the mean entropy of the predicted probabilities, in nats: 0 where a network is always sure."""
+    log_probabilities = logits.double().log_softmax(1)
+    # A probability that underflows is 0, and adds nothing.
+    return -(log_probabilities.exp() * log_probabilities.nan_to_num(neginf=0.0)).sum(1).mean().item()
+
+
+def margin(logits):
+    """Return the mean difference of the two largest logits, in units of the logits' standard deviation.
+
+    The standard deviation is that over all classes and images after each image's mean is taken
+    off, so that a factor on all logits changes nothing.
+    """
+    wide = logits.double()
+    centred = wide - wide.mean(1, keepdim=True)
+    first, second = centred.topk(2, dim=1).values.unbind(1)
+    spread = centred.square().mean().sqrt().clamp_min(1e-300)
+    return ((first - second) / spread).mean().item()
 
 
 def brier(logits, labels):

@@ -1,8 +1,8 @@
-"""Figures of error against members, along a line, and against scale."""
+"""Figures of error against members and along a line."""
 
 from .style import closed, facets, log_percent
 
-__all__ = ["error_along_path", "error_vs_members", "scale_curves"]
+__all__ = ["error_along_path", "error_vs_members"]
 
 
 @closed
@@ -44,26 +44,4 @@ def error_along_path(table):
     labels = {"uniform soup": "weights as interpolated", "uniform soup, recalibrated": "BatchNorm recalibrated"}
     for text in fig.legends[0].get_texts():
         text.set_text(labels.get(text.get_text(), text.get_text()))
-    return fig
-
-
-@closed
-def scale_curves(table, column="accuracy", ylabel="Test accuracy (%)"):
-    """Draw a quantity against the scale factor c; rows are architectures, columns are scopes.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns model, scope, replica, combination, c, and ``column``.
-    column : str
-        What to draw; rows where it is NaN are drawn as gaps.
-    ylabel : str
-        Its name and unit.
-    """
-    order = ["member", "uniform soup", "logit ensemble"]
-    fig = facets(
-        table, "c", column, "combination", order, column_by="scope", xlabel="Scale factor c", ylabel=ylabel, log=True
-    )
-    for ax in fig.axes:
-        ax.set_ylim(0, 100)
     return fig

@@ -57,10 +57,11 @@ def closed(draw):
     return closing
 
 
-def facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False, sharey="row"):
+def facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False, sharey="row",
+           height=2.2):  # fmt: skip
     """Draw means with 95 % intervals over replicas as small multiples; panels of a line may share their axis."""
     rows, columns = (list(dict.fromkeys(table[name])) for name in (row_by, column_by))
-    size = (2.7 * len(columns) + 0.4, 2.2 * len(rows) + 0.9)
+    size = (2.7 * len(columns) + 0.4, height * len(rows) + 0.9)
     fig, axes = plt.subplots(
         len(rows), len(columns), figsize=size, sharex=True, sharey=sharey, layout="constrained", squeeze=False
     )
