@@ -103,6 +103,60 @@ def merge(
         typer.echo(f"{done.path}: {method} of {len(done.inputs)} {files}, {len(done.tensors)} tensors, {size:.1f} MB")
 
 
+@app.command()
+def advise(
+    members: Annotated[
+        list[str], typer.Argument(help="Checkpoints: safetensors, .pt or .pth files, or ids of finished runs.")
+    ],
+    model: Annotated[str, typer.Option(help="A name of wamlib.models, or package.module:function that returns it.")],
+    data: Annotated[str, typer.Option(help="Data set whose selection images judge: digits, folder:PATH, ...")],
+    budget: Annotated[int, typer.Option(help="Forward passes that one prediction may cost.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    n_images: Annotated[int | None, typer.Option(help="Selection images; by default up to 3,000.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Of pixels in [0, 1], a number per channel: 0.49,0.48,0.45.")] = None,
+    std: Annotated[str | None, typer.Option(help="The same for the standard deviation.")] = None,
+    device: Device = "auto",
+):
+    """Say whether to merge members, how, and why, from a labelled selection set."""
+    import json
+
+    from . import advise as advising
+
+    with _notices():
+        dataset = advising.open_selection(data, n_images, mean, std)
+        network = advising.build_model(model, dataset)
+        states = [advising.read_member(name) for name in members]
+        where = _pick_device(device)
+        dataset = dataset.to(where)
+        batches = [images for images, _ in dataset.train.batches() if len(images) > 1]
+        states = [{key: tensor.to(where) for key, tensor in state.items()} for state in states]
+        advice = advising.advise(states, network.to(where), dataset.selection, training_batches=batches, budget=budget)
+    if as_json:
+        typer.echo(json.dumps({"files": members, **advice.to_dict()}, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for part in advising.report(advice, members):
+        console.print(part)
+
+
+def _pick_device(name):
+    import torch
+
+    from .train import pick_device
+
+    try:
+        device = pick_device(name)
+        torch.zeros(1, device=device)
+        return device
+    except (AssertionError, RuntimeError, NotImplementedError):
+        raise ConfigError(
+            "cannot compute", item="--device", got=repr(name), wanted="cpu, or cuda or mps where there is one, or auto",
+            fix="Correct the option, or leave it out.",
+        ) from None  # fmt: skip
+
+
 class _Bars:
     """A progress bar per step of the work, on standard error; none where nobody looks."""
 

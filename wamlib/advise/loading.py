@@ -1,0 +1,130 @@
+"""What the command line names: checkpoints, builders, and data sets."""
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import data, models
+from ..config import home
+from ..errors import ConfigError
+from ..merge.checkpoint import open_checkpoint
+
+__all__ = ["build_model", "open_selection", "read_member"]
+
+N_RECALIBRATION = 1_000  # training images that BatchNorm is recalibrated on
+N_SELECTION = 3_000  # selection images at most, unless asked otherwise: they tell differences of half a point
+
+
+def read_member(name):
+    """Return the state dict of a checkpoint.
+
+    Parameters
+    ----------
+    name : str or Path
+        A file as `wamlib.merge.merge_files` reads them, a folder of the run store, or a run id in it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, or no state dict.
+    """
+    path = Path(name)
+    if not path.exists() and (home() / "runs" / path.name).is_dir():
+        path = home() / "runs" / path.name
+    if path.is_dir() and (path / "checkpoint.safetensors").is_file():
+        path = path / "checkpoint.safetensors"
+    with open_checkpoint(path) as checkpoint:
+        return {
+            key: checkpoint.read(key, 0, entry.size).clone().reshape(entry.shape)
+            for key, entry in checkpoint.entries.items()
+        }
+
+
+def build_model(name, dataset):
+    """Return an untrained model.
+
+    Parameters
+    ----------
+    name : str
+        One of `wamlib.models.NAMES`, or ``package.module:function`` for a callable without arguments that
+        returns a `torch.nn.Module`. The working directory is looked in first.
+    dataset : wamlib.data.Dataset
+        Says how many classes, channels and pixels there are, for a name.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, or the builder cannot be imported, fails, or returns no module.
+    """
+    if ":" not in name:
+        return models.build(name, len(dataset.classes), dataset.in_channels, dataset.image_size)
+    module, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # the user's own code may raise anything
+        _refuse("cannot build a model", f"--model {name}", f"{type(error).__name__}: {error}",
+                "package.module:function, a function without arguments",
+                "Correct the name or the function.")  # fmt: skip
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not isinstance(model, nn.Module):
+        _refuse("cannot build a model", f"--model {name}", f"a {type(model).__name__}", "a torch.nn.Module",
+                "Return the network from the function.")  # fmt: skip
+    return model
+
+
+def open_selection(name, n_images=None, mean=None, std=None):
+    """Return a data set for advice: its labelled selection images, and training images for BatchNorm.
+
+    Parameters
+    ----------
+    name : str
+        As for `wamlib.data.load`.
+    n_images : int or None
+        Use only the first so many selection images; None takes as many as there are, at most 3,000.
+    mean, std : str or None
+        Normalisation that the members were trained with, one number per channel with commas between them,
+        of pixels in [0, 1]; None measures both on the training images.
+
+    Returns
+    -------
+    wamlib.data.Dataset
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the data set is not here, or an argument cannot be used.
+    """
+    if n_images is not None and n_images < 2:
+        _refuse("cannot advise", "--n-images", str(n_images), "2 or more", "A few hundred tell differences of a point.")
+    dataset = data.load(name)
+    changes = {key: _channels(f"--{key}", text, dataset.in_channels) for key, text in (("mean", mean), ("std", std))
+               if text is not None}  # fmt: skip
+    splits = {
+        "train": replace(dataset.train, **changes).take(slice(0, N_RECALIBRATION)),
+        "selection": replace(dataset.selection, **changes).take(slice(0, n_images or N_SELECTION)),
+    }
+    return replace(dataset, **splits)
+
+
+def _channels(item, text, n_channels):
+    """Return one number per channel, in units of 0 to 255."""
+    try:
+        values = torch.tensor([255 * float(number) for number in text.split(",")])
+        right = len(values) in (1, n_channels) and values.isfinite().all() and (item == "--mean" or (values > 0).all())
+    except ValueError:
+        right = False
+    if not right:
+        _refuse("cannot normalise the images", item, repr(text),
+                f"{n_channels} number(s) with commas between them, of pixels in [0, 1]",
+                "Write them as in torchvision.transforms.Normalize.")  # fmt: skip
+    return values.expand(n_channels).clone()
+
+
+def _refuse(doing, item, got, wanted, fix):
+    raise ConfigError(doing, item=item, got=got, wanted=wanted, fix=fix) from None

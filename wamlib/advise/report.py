@@ -1,0 +1,54 @@
+"""Advice as text."""
+
+__all__ = ["report"]
+
+
+def report(advice, names):
+    """Return advice as things that `rich.console.Console.print` shows, one after the other.
+
+    Parameters
+    ----------
+    advice : Advice
+    names : sequence of str
+        What to call the members.
+
+    Returns
+    -------
+    list
+        Tables and text.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    found = advice.to_dict()
+    members = Table("", "member", "accuracy (%)", "±", "norm", title=f"{found['n_images']} selection images")
+    for index, (name, row) in enumerate(zip(names, found["members"], strict=True)):
+        members.add_row(chr(65 + index) if index < 26 else str(index), str(name), f"{row['accuracy']:.1f}",
+                        f"{row['standard_error']:.1f}", f"{row['norm']:.1f}")  # fmt: skip
+    alphas = found["pairs"][0]["alphas"]
+    pairs = Table("pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint",
+                  title="error (%) on the way from one to the other")  # fmt: skip
+    for row in found["pairs"]:
+        pair = "-".join(chr(65 + end) if end < 26 else str(end) for end in (row["a"], row["b"]))
+        errors = (f"{error:.1f}" for error in row["errors"])
+        pairs.add_row(pair, f"{row['distance']:.3f}", f"{row['cosine']:.3f}", *errors,
+                      f"{row['barrier']:.1f}", f"{row['midpoint_gain']:+.1f}")  # fmt: skip
+    options = Table("option", "accuracy (%)", "over a member", "±", "how", title="what to expect")
+    for name, row in found["options"].items():
+        options.add_row(
+            name, f"{row['accuracy']:.1f}", f"{row['gain']:+.1f}", f"{row['standard_error']:.1f}", row["how"]
+        )
+    passes = "1 forward pass" if advice.budget == 1 else f"{advice.budget} forward passes"
+    lines = [f"Recommended, at {passes}: {advice.recommendation}", *(f"- {reason}" for reason in advice.reasons)]
+    lines.append(f"Next: {_next_step(advice.recommendation)}")
+    return [members, pairs, options, *(Text(line) for line in lines)]
+
+
+def _next_step(recommendation):
+    return {
+        "uniform soup": "wamlib merge MEMBER... -o soup.safetensors",
+        "greedy soup": "wamlib.merge.greedy_soup, with the accuracy on these images as its score",
+        "align first": "wamlib.align.permutation and wamlib.align.apply on every member but the first, then a soup",
+        "best member": "take it as it is",
+        "logit ensemble": "wamlib.ensemble.logit_ensemble, on the logits of all members",
+    }[recommendation]
