@@ -26,12 +26,13 @@ BELOW = {
     "released": {"errors", "config", "data", "models", "train", "evaluate", "merge"},
     "align": {"errors", "config", "merge"},
     "probe": {"errors", "config", "merge", "ensemble", "evaluate"},
+    "advise": {"errors", "config", "data", "models", "evaluate", "merge", "ensemble", "align", "probe"},
     "sweeps": {"errors", "config", "data", "models", "linear", "runs"},
     "claims": {"errors", "stats"},
     "tables": {"errors", "config", "data", "models", "linear", "evaluate", "runs", "merge", "ensemble", "align",
-               "probe", "stats", "predictions", "released"},
+               "probe", "stats", "predictions", "released", "advise"},
     "plot": {"stats"},
-    "cli": {"errors", "config", "data", "merge", "runs", "sweeps"},
+    "cli": {"errors", "config", "data", "merge", "runs", "sweeps", "advise", "train"},
     "__init__": set(),
 }  # fmt: skip
 

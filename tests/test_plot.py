@@ -29,9 +29,16 @@ PATH = with_values(
     grid(model=["mlp"], start=STARTS, replica=[0, 1], alpha=[0.0, 0.5, 1.0], recalibrated=[False]), "error"
 )
 SCALE = with_values(
-    grid(model=["mlp"], scope=["learnable"], replica=[0, 1], combination=["member", "uniform soup", "logit ensemble"],
-         c=[0.1, 1.0, 10.0]), "accuracy",
+    grid(model=["mlp", "vit"], scope=["learnable", "batchnorm"], replica=[0, 1],
+         combination=["member", "uniform soup", "logit ensemble"], c=[0.1, 1.0, 10.0]), "accuracy",
 )  # fmt: skip
+SCALE = SCALE[(SCALE.model == "mlp") | (SCALE.scope == "learnable")]
+SCALE = SCALE.assign(nll=1.0 + SCALE.c, agreement=90.0, finite=100.0)
+SCALE.loc[(SCALE.c == 10) & (SCALE.model == "mlp"), ["nll", "finite"]] = float("nan"), 50.0
+LAYERS = with_values(
+    grid(model=["mlp", "vit", "cnn", "vgg", "resnet8"], replica=[0, 1], depth=[1, 2, 3], c=[0.5, 2.0]), "drop"
+)
+SHARES = with_values(with_values(grid(model=["mlp", "vit"], replica=[0, 1], share=[0.1, 0.9]), "accuracy"), "weighted")
 DECAY = grid(dataset=["digits", "cats"], weight_decay=[0.0, 0.1], seed=[0, 1, 2])
 DECAY = DECAY.assign(own=0.5, null=0.0, accuracy=80.0, residual=3.0, confidence=20.0, limit_correlation=0.9)
 SOUPS = grid(dataset=["digits", "cats"], group=[0.0, "released recipe"], n_members=[1, 2, 5], subset=[0, 1, 2])
@@ -75,6 +82,11 @@ COVERED = with_values(COVERED, "value")
 FOUND = grid(images=["cats", "dogs"], model=["mlp", "vit"], replica=[0, 1, 2], combination=["member", "uniform soup"])
 FOUND = with_values(FOUND, "value")
 STATISTICS = grid(images=["cats", "dogs"], statistic=["mean pixel", "roughness"]).assign(AUROC=[40.0, 60.0, 70.0, 55.0])
+RECIPE = grid(panel=["cats", "dogs", "cows"], model=["mlp", "vit"], option=["member", "uniform soup", "logit ensemble"])
+RECIPE = with_values(RECIPE, "error").assign(mflops=[1, 1, 3, 5, 5, 15] * 3)
+ADVISED = grid(start=["shared start", "reordered"], setting=[True, False], replica=[0, 1])
+ADVISED = ADVISED.assign(predicted_gain=[1.0, 2, -1, 0, -50, -40, -60, -30], predicted_noise=0.5)
+ADVISED["measured_gain"] = ADVISED.predicted_gain + 0.5
 FLIPS = with_values(grid(corruption=["contrast", "gaussian noise"], severity=[1, 3], model=["mlp", "vit"],
                          replica=[0, 1, 2], combination=["member", "uniform soup", "logit ensemble"]),
                     "flip_rate")  # fmt: skip
@@ -83,6 +95,14 @@ ATTACKS = with_values(grid(kind=["fgsm", "pgd"], budget=[0, 4], model=["mlp", "v
 SHAKEN = grid(scope=["coherent", "other"], c=[0.5, 1.0, 4.0], model=["mlp", "vit"], replica=[0, 1, 2], network=[0, 1])
 SHAKEN = with_values(SHAKEN, "flip_rate").assign(ratio=lambda rows: rows.flip_rate * rows.c**6)
 SHAKEN = SHAKEN[(SHAKEN.model != "vit") | (SHAKEN.scope != "coherent")]
+SHORTER = grid(panel=["soup", "taken off"], model=["mlp", "vit"], replica=[0, 1, 2], n_members=[2, 5])
+SHORTER = with_values(SHORTER, "ratio").assign(law=np.where(SHORTER.panel == "soup", np.nan, 100 / SHORTER.n_members))
+SHRUNK = grid(start=STARTS, model=["mlp", "vit"], replica=[0, 1, 2],
+              network=["uniform soup", "soup restored", "member shrunk"])  # fmt: skip
+SHRUNK = with_values(SHRUNK, "gain")
+AROUND = grid(model=["mlp", "vit"], replica=[0, 1, 2], network=["member", "uniform soup"], direction=[0, 1],
+              step=[-1.0, 0.0, 1.0])  # fmt: skip
+AROUND = with_values(AROUND, "loss")
 SHAKEN_COLUMNS = {"flip_rate": "Changed (%)", "ratio": "Lipschitz (c = 1 is 1)"}
 NAMES = ["cat", "dog", "cow"]
 
@@ -102,7 +122,12 @@ FIGURES = {
     "layer_profiles": lambda: plot.layer_profiles(PAIRS),
     "error_vs_members": lambda: plot.error_vs_members(COMBINATIONS, ["member", "logit ensemble"]),
     "error_along_path": lambda: plot.error_along_path(PATH),
+    "layer_heat_maps": lambda: plot.layer_heat_maps(LAYERS),
     "scale_curves": lambda: plot.scale_curves(SCALE),
+    "scale_quantities": lambda: plot.scale_quantities(
+        SCALE[SCALE.scope == "learnable"], {"agreement": "Agreement (%)", "nll": "NLL (nats)"}
+    ),
+    "share_curves": lambda: plot.share_curves(SHARES),
     "alignment_paths": lambda: plot.alignment_paths(LINES),
     "spread_by_depth": lambda: plot.spread_by_depth(LINES),
     "barrier_vs_width": lambda: plot.barrier_vs_width(WIDTHS),
@@ -112,14 +137,21 @@ FIGURES = {
     "explained_gap": lambda: plot.explained_gap(GAPS),
     "gains_by_model": lambda: plot.gains_by_model(GAINS, ["uniform soup", "logit ensemble"]),
     "gap_vs_error": lambda: plot.gap_vs_error(ERRORS),
+    "cost_vs_error": lambda: plot.cost_vs_error(RECIPE),
+    "predicted_gain": lambda: plot.predicted_gain(ADVISED),
     "waterfall": lambda: plot.waterfall(WATERFALL, "Gap (points)"),
     "reliability_diagram": lambda: plot.reliability_diagram(TRUST, ["member", "uniform soup", "logit ensemble"]),
     "error_vs_coverage": lambda: plot.error_vs_coverage(COVERED, ["member", "uniform soup"]),
     "detection_marks": lambda: plot.detection_marks(FOUND, ["member", "uniform soup"], STATISTICS),
     "flips_by_severity": lambda: plot.flips_by_severity(FLIPS),
     "attack_curves": lambda: plot.attack_curves(ATTACKS),
+    "norms_vs_members": lambda: plot.norms_vs_members(SHORTER),
+    "shrinking_gains": lambda: plot.shrinking_gains(SHRUNK),
+    "loss_around": lambda: plot.loss_around(AROUND),
     "stability_vs_scale": lambda: plot.stability_vs_scale(SHAKEN, SHAKEN_COLUMNS),
-    "summary": lambda: plot.summary(DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE),
+    "summary": lambda: plot.summary(
+        DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE[SCALE.scope == "learnable"]
+    ),
 }
 
 
@@ -137,6 +169,7 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
     assert not plt.get_fignums()  # else a notebook would show it twice
     # Beside the last panel of a grid there may be room, which shows no axes; among pictures, which show none, not.
     filler = [ax for ax in fig.axes if not ax.axison and name not in ("picture_grid", "stretched_grid")]
+    filler += [ax for ax in fig.axes if [text.get_text() for text in ax.texts] == ["not defined"]]
     empty = [ax for ax in fig.axes if not (ax.lines or ax.collections or ax.images) and ax not in filler]
     assert not empty, "a panel is empty"
     fig.savefig(tmp_path / "x.svg")
@@ -146,9 +179,10 @@ def test_figures_are_drawn_and_closed(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - UNITLESS))
 def test_quantities_have_units_and_images_no_titles(name):
     fig = FIGURES[name]()
-    labels = " ".join([ax.get_xlabel() + ax.get_ylabel() for ax in fig.axes])
+    labels = " ".join([ax.get_xlabel() + ax.get_ylabel() + ax.get_title() for ax in fig.axes])
     assert any(
-        unit in labels for unit in ("(%)", "(%,", "(points)", "Points against", "Points over", "members = 1", "(logit)")
+        unit in labels
+        for unit in ("(%)", "(%,", "(points)", "Points against", "Points over", "members = 1", "(logit)", "(nats)")
     )
     assert fig.get_suptitle() == ""
 
@@ -356,6 +390,29 @@ def test_one_replica_is_drawn_without_an_interval(name, tmp_path, monkeypatch):
     FIGURES[name]().savefig(tmp_path / "x.svg")
 
 
+def test_an_option_stands_at_its_cost_and_its_error():
+    fig = plot.cost_vs_error(RECIPE)
+    panels = [ax for ax in fig.axes if ax.axison]
+    assert [ax.get_title() for ax in panels] == ["cats", "dogs", "cows"]
+    for ax, (_, part) in zip(panels, RECIPE.groupby("panel", sort=False), strict=True):
+        marks = {(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 1}
+        assert marks == set(map(tuple, part[["mflops", "error"]].to_numpy()))
+        assert {text.get_text() for text in ax.texts} == {"MLP", "ViT"}
+
+
+def test_gains_near_zero_have_a_panel_with_bars_and_setting_pools_are_hollow():
+    every, near = plot.predicted_gain(ADVISED).axes
+    assert sum(len(container.lines[0].get_xdata()) for container in every.containers) == len(ADVISED)
+    assert all(not container.has_xerr for container in every.containers)
+    assert sorted(x for container in near.containers for x in points(container)[0]) == [-1, 0, 1, 2]
+    for container in near.containers:
+        x, _, bars = points(container)
+        np.testing.assert_allclose(np.abs(bars[:, 0] - np.repeat(x, 2)), 0.5)
+    faces = [container.lines[0].get_markerfacecolor() for container in every.containers]
+    assert faces == ["none", "#0173B2", "none", "#D55E00"]
+    assert len(plot.predicted_gain(ADVISED[ADVISED.start == "reordered"]).axes) == 1
+
+
 def test_flips_are_means_over_architectures_and_intervals_over_replicas():
     from wamlib.stats import mean_interval
 
@@ -399,3 +456,67 @@ def test_narrow_ratios_have_plain_numbers_at_their_ticks():
     ax = plot.stability_vs_scale(table, SHAKEN_COLUMNS).axes[1]
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert {"1", "2", "5", "10"} <= set(labels)
+
+
+def test_scale_curves_mark_overflow_and_say_where_a_scope_is_not_defined():
+    fig = plot.scale_curves(SCALE)
+    assert fig.get_size_inches()[1] < 5
+    crosses = [
+        line for ax in fig.axes for line in ax.lines if line.get_marker() == "x" and line.get_linestyle() == "None"
+    ]
+    assert {x for line in crosses for x in line.get_xdata()} == {10.0}
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["not defined"]
+    assert "some logits overflow" in [text.get_text() for text in fig.legends[0].get_texts()]
+    clean = plot.scale_curves(SCALE.assign(finite=100.0))
+    assert "some logits overflow" not in [text.get_text() for text in clean.legends[0].get_texts()]
+
+
+def test_quantities_that_overflow_are_marked_at_the_edge():
+    fig = plot.scale_quantities(SCALE[SCALE.scope == "learnable"], {"agreement": "Agreement (%)", "nll": "NLL (nats)"})
+    marked = [[line.get_label() for line in ax.lines].count("some logits overflow") > 0 for ax in fig.axes]
+    assert marked == [False, True, False, False]
+
+
+def test_heat_maps_show_the_mean_over_replicas():
+    ax = plot.layer_heat_maps(LAYERS).axes[0]
+    wide = LAYERS[LAYERS.model == "mlp"].pivot_table("drop", "depth", "c")
+    assert np.allclose(ax.images[0].get_array(), wide)
+    assert [text.get_text() for text in ax.texts] == [str(round(drop)) for drop in wide.to_numpy().ravel()]
+
+
+def test_shares_draw_the_average_as_a_line_and_the_soups_as_marks():
+    ax = plot.share_curves(SHARES).axes[0]
+    mlp = SHARES[SHARES.model == "mlp"].groupby("share")
+    assert np.allclose(ax.lines[0].get_ydata(), mlp.weighted.mean())
+    assert np.allclose(ax.containers[0].lines[0].get_ydata(), mlp.accuracy.mean())
+
+
+def test_norms_stand_beside_the_laws_that_they_might_follow():
+    axes = plot.norms_vs_members(SHORTER).axes
+    assert [ax.get_title() for ax in axes] == ["soup", "taken off"]
+    for ax, (_, part) in zip(axes, SHORTER.groupby("panel", sort=False), strict=True):
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), [100 / np.sqrt(2), 100 / np.sqrt(5)])
+        for container, model in zip(ax.containers, ("mlp", "vit"), strict=True):
+            means = part[part.model == model].groupby("n_members").ratio.mean()
+            np.testing.assert_allclose(points(container)[1].astype(float), means)
+    np.testing.assert_allclose(axes[1].lines[1].get_ydata(), [50, 20])
+
+
+def test_controls_are_gains_by_architecture_and_what_was_not_measured_is_a_blank():
+    axes = plot.shrinking_gains(SHRUNK[(SHRUNK.start == STARTS[0]) | (SHRUNK.model == "mlp")]).axes
+    for ax, start in zip(axes, STARTS, strict=True):
+        for container, name in zip(ax.containers, ("uniform soup", "soup restored", "member shrunk"), strict=True):
+            means = SHRUNK[(SHRUNK.start == start) & (SHRUNK.network == name)].groupby("model").gain.mean()
+            means["vit"] = np.nan if start == STARTS[1] else means["vit"]
+            np.testing.assert_allclose(points(container)[0], means)
+
+
+def test_losses_are_means_over_directions_and_bands_are_over_replicas():
+    from wamlib.stats import mean_interval
+
+    for ax, (_, part) in zip(plot.loss_around(AROUND).axes, AROUND.groupby("model"), strict=True):
+        for line, band, name in zip(ax.lines, ax.collections, ("member", "uniform soup"), strict=True):
+            pools = part[part.network == name].groupby(["step", "replica"]).loss.mean()
+            expected = [mean_interval(values) for _, values in pools.groupby("step")]
+            np.testing.assert_allclose(line.get_ydata(), [one.mean for one in expected])
+            assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(max(one.high for one in expected))

@@ -1,13 +1,16 @@
 """Figures: a DataFrame in, a Figure out. Nothing is computed here but means and intervals over replicas."""
 
 from .architectures import gains_by_model, gap_vs_error
-from .curves import error_along_path, error_vs_members, scale_curves
+from .curves import error_along_path, error_vs_members
 from .gaps import explained_gap, gap_vs_distance
 from .members import learning_curves, member_strip
 from .merging import alignment_paths, barrier_vs_width, merge_differences, recalibration_curves, spread_by_depth
 from .mixing import Mixture, mixing_figure
 from .overview import summary
 from .protocol import waterfall
+from .recipe import cost_vs_error, predicted_gain
+from .regulariser import loss_around, norms_vs_members, shrinking_gains
+from .scaling import layer_heat_maps, scale_curves, scale_quantities, share_curves
 from .stability import attack_curves, flips_by_severity, stability_vs_scale
 from .structure import layer_profiles, rows_vs_members, structure_and_gain
 from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
@@ -19,6 +22,7 @@ __all__ = [
     "attack_curves",
     "barrier_vs_width",
     "correlation_matrix",
+    "cost_vs_error",
     "decay_trade_off",
     "detection_marks",
     "error_along_path",
@@ -29,17 +33,24 @@ __all__ = [
     "gains_by_model",
     "gap_vs_distance",
     "gap_vs_error",
+    "layer_heat_maps",
     "layer_profiles",
     "learning_curves",
     "limit_correlation",
+    "loss_around",
     "member_strip",
     "merge_differences",
     "mixing_figure",
+    "norms_vs_members",
     "picture_grid",
+    "predicted_gain",
     "recalibration_curves",
     "reliability_diagram",
     "rows_vs_members",
     "scale_curves",
+    "scale_quantities",
+    "share_curves",
+    "shrinking_gains",
     "spread_by_depth",
     "stability_vs_scale",
     "stretched_grid",

@@ -2,9 +2,11 @@
 
 from .attacks import ATTACKS, attack
 from .detecting import SCORES, Detection, detection, detection_scores
+from .flatness import filter_normalised_direction, loss_along, top_hessian_eigenvalue
 from .line import Barrier, barrier, barrier_height
 from .lipschitz import local_lipschitz
-from .magnitude import SCOPES, distance, scale, weight_norm
+from .magnitude import SCOPES, distance, layers, scale, weight_norm
+from .norms import layer_norms, rescale_to
 from .second_order import second_order_gap
 from .similarity import first_layer, layer_cosines
 from .stability import flip_rate, logit_spread
@@ -29,16 +31,22 @@ __all__ = [
     "detection_scores",
     "distance",
     "effective_templates",
+    "filter_normalised_direction",
     "first_layer",
     "flip_rate",
     "layer_cosines",
+    "layer_norms",
+    "layers",
     "local_lipschitz",
     "logit_spread",
+    "loss_along",
     "reliability",
+    "rescale_to",
     "risk_coverage",
     "scale",
     "second_order_gap",
     "template_match",
     "templates",
+    "top_hessian_eigenvalue",
     "weight_norm",
 ]
