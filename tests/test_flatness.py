@@ -170,3 +170,11 @@ def test_what_cannot_be_measured_is_refused():
         model[1].weight[0, 0] = float("nan")
     with pytest.raises(ProbeError, match=r"loss.*nan"):
         probe.top_hessian_eigenvalue(model, IMAGES, LABELS)
+
+
+def test_a_network_that_is_sure_of_everything_has_no_curvature_to_find():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    with torch.no_grad():
+        model[1].weight.mul_(1e8)
+    with pytest.raises(ProbeError, match=r"top eigenvalue.*a Hessian that is not zero"):
+        probe.top_hessian_eigenvalue(model, IMAGES, model(IMAGES).argmax(1))

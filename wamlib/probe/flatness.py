@@ -115,14 +115,14 @@ def top_hessian_eigenvalue(model, images, labels, seed=0, tolerance=1e-3, most=3
     Raises
     ------
     ProbeError
-        If there is no image, the loss is not finite, or the iterations do not converge.
+        If there is no image, the loss is not finite, the Hessian is zero, or the iterations do not converge.
 
     References
     ----------
     Pearlmutter (1994), Fast exact multiplication by the Hessian, Section 3, for the product.
     https://doi.org/10.1162/neco.1994.6.1.147
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     _check_images(images)
     tensors = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
@@ -151,6 +151,9 @@ def top_hessian_eigenvalue(model, images, labels, seed=0, tolerance=1e-3, most=3
         except ArpackNoConvergence:
             _refuse("top eigenvalue", f"no convergence in {most} restarts", f"a relative accuracy of {tolerance:g}",
                     "Raise `most`, or accept a larger tolerance.")  # fmt: skip
+        except ArpackError as error:  # such as a Hessian of zeros, where every probability has become 0 or 1
+            _refuse("top eigenvalue", f"{error}".rstrip("."), "a Hessian that is not zero",
+                    "Look at the logits: the network is sure of everything.")  # fmt: skip
     return float(found[0])
 
 
