@@ -27,7 +27,7 @@ PYTHON := $(BIN)/python
 PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
 ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
-CHAPTERS := $(filter 33_% 35_% 37_%,$(ALL)) $(filter-out 33_% 35_% 37_%,$(ALL))
+CHAPTERS := $(filter 33_% 35_% 40_%,$(ALL)) $(filter-out 33_% 35_% 40_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
 PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
@@ -92,6 +92,7 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/predicting.py
 	$(PYTHON) benchmarks/perspective.py
 	$(PYTHON) benchmarks/perspective.py two
+	$(PYTHON) benchmarks/perspective.py three
 	$(PYTHON) benchmarks/book.py
 
 ##@ Set up

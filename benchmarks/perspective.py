@@ -1,9 +1,10 @@
 """What the chapters of a perspective cost from nothing: seconds, and memory at its most.
 
-``perspective.py`` measures the first perspective (templates), ``perspective.py two`` the second (weights or outputs).
+``perspective.py`` measures the first perspective (templates), ``perspective.py two`` the second (weights or outputs),
+``perspective.py three`` the third (magnitude) with the two chapters that follow from all.
 Measured in an empty home: images are decoded, what the chapters need is trained, for the first perspective but for the
-pools that all chapters share, and the chapters are executed, two at a time; those of the second once more, with members
-and predictions kept. ``perspective.py train PART`` is what it calls itself.
+pools that all chapters share, and the chapters are executed, two at a time; those of the second and third once more,
+with members and predictions kept. ``perspective.py train PART`` is what it calls itself.
 """
 
 import os
@@ -24,8 +25,10 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = {
     "perspective": ("22_templates_in_depth", "20_templates", "21_templates_of_soups"),
     "perspective_two": ("33_architectures", "31_how_many", "37_protocols", "30_same_or_not"),
+    "perspective_three": ("40_magnitude", "41_stability", "42_regulariser", "60_recipe", "50_trust"),
 }
-PARTS = {"perspective": {"pools": "pools", "training": "own"}, "perspective_two": {"training": "two"}}
+PARTS = {"perspective": {"pools": "pools", "training": "own"}, "perspective_two": {"training": "two"},
+         "perspective_three": {"training": "three"}}  # fmt: skip
 
 
 def perspective(which, home):
@@ -54,7 +57,7 @@ def perspective(which, home):
             time.sleep(0.2)
 
     parts = {name: lambda part=part: train(part) for name, part in PARTS[which].items()} | {"chapters": execute}
-    if which == "perspective_two":
+    if which != "perspective":
         parts["cached"] = execute
     numbers = {}
     for name, work in parts.items():
@@ -93,7 +96,12 @@ class Watch:
 
 
 def train_part(part):
-    """Train the pairs that other chapters share, what belongs to the first perspective alone, or the second's runs."""
+    """Train the pairs that other chapters share, what belongs to the first perspective alone, or another's runs."""
+    if part == "three":
+        # The pools of chapter 33, which chapter 60 asks about too, and those of ten members for the norms of 42.
+        nothing = dict.fromkeys(("models", "template_models", "wide_models", "protocol_models", "flat_models"), ())
+        configs = sweeps.book(**nothing, pretrained_datasets=())
+        return sweeps.run([c for c in configs if c.model != "linear" and "-x" not in c.model])
     if part == "two":
         # All that the book trains but what the other perspectives ask for.
         others = set(sweeps.book(pool_models=(), arm_models=(), protocol_models=(), many_models=(), flat_models=()))
@@ -113,7 +121,7 @@ def train_part(part):
 def main():
     if sys.argv[1:2] == ["train"]:
         return train_part(sys.argv[2])
-    which = "perspective_two" if sys.argv[1:] == ["two"] else "perspective"
+    which = "_".join(["perspective", *sys.argv[1:2]])
     with tempfile.TemporaryDirectory() as home:
         numbers = {f"{which}_{key}": value for key, value in perspective(which, Path(home)).items()}
     print(f"written to {write(which, numbers)}")

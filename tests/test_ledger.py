@@ -45,7 +45,7 @@ def test_the_page_has_every_claim_with_its_verdict_and_its_numbers(folder):
     assert "how many replicas would decide" in page
     assert "-20.3 [-24.1, -16.5] points" in page
     assert "above -1" in page
-    assert f"Source: {claims.CLAIMS['C5'][1]}." in page
+    assert f"Source: {claims.CLAIMS['C5'][1]}. Control: {claims.CLAIMS['C5'][2]}." in page
     assert page.index("### C1") < page.index("### C2") < page.index("### C5")
     assert all(claims.CLAIMS[name][0] in page for name in ("C1", "C2", "C5"))
 
@@ -55,3 +55,39 @@ def test_measurements_are_collected_in_the_order_of_the_claims(folder):
     assert list(table.claim) == ["C1", "C1", "C2", "C5"]
     assert (folder / "claims.csv").is_file()
     assert len(ledger.collect(folder)) == 4  # claims.csv itself is not collected
+
+
+def judged(claim, values, dataset="digits"):
+    return claims.measure(claim, "m", values, bound=0, dataset=dataset)
+
+
+def test_changes_of_verdicts_between_two_builds():
+    up, down = [1.0, 1.1, 1.2], [-1.0, -1.1, -1.2]
+    before = pd.DataFrame([judged("C1", up), judged("C2", up), judged("C6", up)])
+    after = pd.DataFrame([judged("C1", up), judged("C2", down), judged("C14", up)])
+    assert ledger.changes(before, before) == {}
+    assert ledger.changes(before, after) == {
+        ("C2", "digits"): ("holds", "does not hold"),
+        ("C6", "digits"): ("holds", "none"),
+        ("C14", "digits"): ("none", "holds"),
+    }
+    assert set(ledger.changes(pd.DataFrame(), after).values()) == {("none", "holds"), ("none", "does not hold")}
+    # Another number behind the same verdict is no change.
+    assert ledger.changes(before, pd.DataFrame([judged("C1", [5, 5.1, 5.2]), *before.to_dict("records")[1:]])) == {}
+
+
+def test_verdicts_that_the_changelog_does_not_name():
+    changed = {
+        ("C1", "digits"): ("holds", "undecided"),
+        ("C14", "digits"): ("none", "holds"),
+        ("C14", "cats"): ("", ""),
+    }
+    named = "## Unreleased\n\n### Results changed\n- C14 is new.\n\n### Added\n- C1 in a table.\n\n## 0.1.0\n- C1.\n"
+    assert ledger.unnamed(changed, named) == ["C1"]
+    assert ledger.unnamed(changed, named.replace("C14 is", "C14 and C1 are")) == []
+    assert ledger.unnamed({}, "") == []
+    assert ledger.unnamed({("C1", "digits"): ("", "")}, named.replace("C14", "C10")) == ["C1"]  # C10 is not C1
+
+
+def test_reading_the_measurements_of_a_build_that_never_was(tmp_path):
+    assert ledger.read(tmp_path / "claims.csv").empty

@@ -98,6 +98,10 @@ def test_ratios_are_those_of_the_soup_itself(pool):
         if row.n_members > 1:
             cosine = np.mean([a @ b for a, b in itertools.combinations(apart, 2)]) / rms**2
             assert row.cosine == pytest.approx(cosine, rel=1e-5)
+    kernels = found.query("n_members == 4 and layer == 'kernels'").iloc[0]
+    only = [np.concatenate([t.numpy().ravel() for t in run.state.values() if t.dim() > 1]) for run in pool]
+    usual = np.mean([np.linalg.norm(one) for one in only])
+    assert kernels.norm_ratio == pytest.approx(np.linalg.norm(np.mean(only, axis=0)) / usual, rel=1e-5)
     layer = found.query("n_members == 4 and layer == 'conv1.weight'").iloc[0]
     soup = uniform_soup([run.state for run in pool])["conv1.weight"].norm().item()
     usual = np.mean([run.state["conv1.weight"].norm().item() for run in pool])
@@ -158,6 +162,6 @@ def test_what_cannot_be_compared_is_refused(pool):
 def test_rows_name_every_learnable_tensor_once(pool):
     found = tables.norm_ratios(pool, None, [2, 4], n_subsets=2)
     counts = found.groupby(["n_members", "subset"]).layer.agg(list)
-    assert all(layers == ["all", *probe.layer_norms(pool[0].state)] for layers in counts)
+    assert all(layers == ["all", "kernels", *probe.layer_norms(pool[0].state)] for layers in counts)
     assert isinstance(found, pd.DataFrame)
     assert len(counts) == 3

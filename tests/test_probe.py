@@ -309,7 +309,9 @@ def test_scopes_multiply_the_tensors_that_they_name():
     state = {key: tensor + 1 for key, tensor in bn_model().state_dict().items()}
     learnable = {key for key in state if "running" not in key and "num_batches" not in key}
     assert multiplied(state, probe.scale(state, 3.0, "learnable")) == learnable
-    assert multiplied(state, probe.scale(state, 3.0, "weights and biases")) == {k for k in learnable if k[0] not in "15"}
+    assert multiplied(state, probe.scale(state, 3.0, "weights and biases")) == {
+        k for k in learnable if k[0] not in "15"
+    }
 
 
 def test_one_layer_is_scaled_alone_and_must_exist():

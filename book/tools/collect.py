@@ -29,8 +29,9 @@ PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_te
             "33_architectures": "architectures", "34_alignment": "alignment",
             "35_beyond_the_mean": "beyond", "36_repair": "repair",
             "37_protocols": "protocols", "38_pretrained": "pretrained",
-            "40_magnitude": "magnitude", "41_stability": "stability", "42_regulariser": "regulariser",
-            "50_trust": "trust", "60_recipe": "recipe", "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
+            "40_magnitude": "magnitude", "41_stability": "stability",
+            "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe",
+            "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
 
 
 def main():
@@ -57,7 +58,11 @@ def main():
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
     write("runs.md", runs_page(chapters, finished, arguments.profile))
     write("fidelity.md", fidelity_page())
-    write("ledger.md", ledger.page(ledger.collect(TABLES / arguments.profile)))
+    before = ledger.read(TABLES / arguments.profile / "claims.csv")
+    measurements = ledger.collect(TABLES / arguments.profile)
+    for (claim, name), (old, new) in ledger.changes(before, measurements).items():
+        print(f"  verdict changed: {claim} on {name}: {old} -> {new}")
+    write("ledger.md", ledger.page(measurements))
     draw_summary(arguments.profile)
     return 0
 
@@ -202,7 +207,8 @@ def draw_summary(profile):
     tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "architectures", "scale")}
     apart = [sweeps.SHUFFLED, sweeps.RELEASED]
     by_decay = tables["templates"][~tables["templates"].group.isin(apart)]
-    model = tables["scale"].model.iloc[-1]  # the architecture with BatchNorm stands last
+    # One architecture with BatchNorm, for what scale does, that was trained with every kind of start.
+    model = next(name for name in tables["scale"].model.unique() if name.startswith("resnet"))
     pools = tables["architectures"]
     starts = pools.start.ne("shared start") | pools.dataset.eq(pools.dataset[pools.start.ne("shared start")].iloc[0])
     scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
@@ -216,6 +222,12 @@ def publish():
     if findings["profile"] != "laptop":
         print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted 'laptop'. "
               "Run `make book` first.", file=sys.stderr)  # fmt: skip
+        return 2
+    changed = ledger.changes(ledger.read(RESULTS / "claims.csv"), ledger.read(TABLES / "laptop" / "claims.csv"))
+    if missing := ledger.unnamed(changed, (ROOT / "CHANGELOG.md").read_text()):
+        print(f"cannot publish findings: CHANGELOG.md: got changed verdicts of {', '.join(missing)} without a word, "
+              'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
+              file=sys.stderr)  # fmt: skip
         return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copy2(GENERATED / "findings.json", RESULTS)

@@ -1,5 +1,7 @@
 """The ledger of claims: the measurements of all chapters, and the verdicts that follow from them."""
 
+import re
+
 import pandas as pd
 
 from wamlib import claims
@@ -7,10 +9,33 @@ from wamlib import claims
 
 def collect(folder):
     """Stack the measurements that the chapters wrote into claims.csv, by number of the claim, and return them."""
-    parts = [pd.read_csv(path, keep_default_na=False) for path in sorted(folder.glob("claims_*.csv"))]
+    parts = [read(path) for path in sorted(folder.glob("claims_*.csv"))]
     table = pd.concat(parts, ignore_index=True).sort_values("claim", key=lambda c: c.str[1:].astype(int), kind="stable")
     table.to_csv(folder / "claims.csv", index=False)
     return table
+
+
+def changes(before, after):
+    """Return each verdict that differs between two tables of measurements: {(claim, data set): (old, new)}."""
+    old, new = (
+        {(row.claim, row.dataset): row.verdict for row in claims.ledger(table).itertuples()} if len(table) else {}
+        for table in (before, after)
+    )
+    keys = dict.fromkeys([*old, *new])
+    return {key: (old.get(key, "none"), new.get(key, "none")) for key in keys if old.get(key) != new.get(key)}
+
+
+def unnamed(changed, changelog):
+    """Return the claims with a changed verdict that the part "Results changed" of what is unreleased does not name."""
+    unreleased = changelog.partition("## Unreleased")[2].partition("\n## ")[0]
+    results = unreleased.partition("### Results changed")[2].partition("\n### ")[0]
+    named = set(re.findall(r"\bC\d+\b", results))
+    return [claim for claim in dict.fromkeys(claim for claim, _ in changed) if claim not in named]
+
+
+def read(path):
+    """Return the measurements of an earlier build; none, if there was none."""
+    return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame()
 
 
 def page(table):
@@ -20,8 +45,9 @@ def page(table):
         index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
     )
     parts = [
-        f"### {name}: {claims.CLAIMS[name][0]}\n\nSource: {claims.CLAIMS[name][1]}.\n\n{measurements(rows)}\n"
+        f"### {name}: {statement}\n\nSource: {source}. Control: {control}.\n\n{measurements(rows)}\n"
         for name, rows in table.groupby("claim", sort=False)
+        for statement, source, control in [claims.CLAIMS[name]]
     ]
     return "\n".join(
         [

@@ -18,7 +18,8 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 # Parameters of chapters that do not decide which runs there are.
 CHAPTER_ONLY = {
     "profile", "sizes", "alphas", "line", "factors", "n_images", "n_recalibration", "batchnorm_model",
-    "linear_sizes", "n_gradients", "n_scaled_images", "few_factors", "ways", "n_subsets", "toy_model", "foreign_datasets", "n_foreign",
+    "linear_sizes", "n_gradients", "n_scaled_images", "few_factors", "ways", "n_subsets", "toy_model",
+    "foreign_datasets", "n_foreign",
     "reordered_models",
     "attack_models", "corruptions", "severities", "noise_factors", "n_noisy", "n_jacobians", "n_attacked", "budgets",
     "n_directions", "n_line_images", "n_curvature_images",

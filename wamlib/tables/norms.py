@@ -37,7 +37,8 @@ def norm_ratios(pool, reference, sizes=(2, 3), n_subsets=1):
     Returns
     -------
     DataFrame
-        One row per size, subset and layer (a learnable tensor, or "all" of them together): n_members,
+        One row per size, subset and layer (a learnable tensor, "all" of them together, or "kernels",
+        those of at least two axes): n_members,
         subset, layer, norm_ratio (norm of the soup over the mean norm of its members), deviation_ratio (norm
         of the mean deviation over the root mean square of their norms), cosine (the c above; NaN for one
         member), centred_ratio (distance of the soup from the soup of the whole pool, over the root mean
@@ -76,13 +77,15 @@ def norm_ratios(pool, reference, sizes=(2, 3), n_subsets=1):
 
 
 def _products(states, reference):
-    """Return the inner products of the members' deviations, shape (member, member): of all tensors, and of each."""
+    """Return the inner products of the members' deviations, shape (member, member): of each tensor, and of several."""
     found = {}
     for key in filter(is_learnable, states[0]):
         rows = torch.stack([state[key].double().flatten() for state in states])
         rows = rows if reference is None else rows - reference[key].double().flatten()
         found[key] = (rows @ rows.T).numpy()
-    return {"all": sum(found.values())} | found
+    # The gains of norms begin at 1 in every network, so that strangers too have them in common.
+    kernels = sum(products for key, products in found.items() if states[0][key].dim() > 1)
+    return {"all": sum(found.values()), "kernels": kernels} | found
 
 
 def _ratios(weights, deviations, chosen):

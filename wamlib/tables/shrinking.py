@@ -7,11 +7,13 @@ import pandas as pd
 
 from .. import evaluate, probe
 from ..merge import uniform_soup
-from .combining import N_SELECTION
 from .evaluator import Evaluator
 from .kept import kept
 
 __all__ = ["shrinking"]
+
+
+N_SELECTION = 500  # selection images that one temperature is fitted on
 
 
 @kept
