@@ -62,11 +62,12 @@ def advice(pool, dataset, *, predictions=None):
     members = [evaluate.accuracy(part, labels) for part in logits]
     greedy = greedy_soup(states, lambda state: evaluate.accuracy(selection(state, True), dataset.selection.labels))
     soup = uniform_soup(states)
-    on_selection = evaluate.accuracy(selection(soup, True), dataset.selection.labels)
+    # Both at once: its BatchNorm is recalibrated once.
+    on_selection, on_test = evaluator.logits(soup, ("selection", "test"), recalibrate=True)
     truth = {
         "member": sum(members) / len(members),
         "best member": members[measured.accuracies.index(max(measured.accuracies))],
-        "uniform soup": test(soup),
+        "uniform soup": evaluate.accuracy(on_test, labels),
         # A greedy soup of one is that member, which nobody recalibrates.
         "greedy soup": members[greedy.accepted[0]] if len(greedy.accepted) == 1 else test(greedy.state),
         "aligned soup": float("nan"),
@@ -80,7 +81,7 @@ def advice(pool, dataset, *, predictions=None):
         "kind": _kind(evaluator), "n_members": len(pool), "n_selection": len(dataset.selection),
         "predicted_gain": predicted, "predicted_noise": noise,
         "measured_gain": truth["uniform soup"] - truth["member"],
-        "selection_gain": on_selection - 100 * measured.members.mean().item(),
+        "selection_gain": evaluate.accuracy(on_selection, dataset.selection.labels) - 100 * measured.members.mean().item(),
         "distance": pairs.distance.mean(), "barrier": pairs.barrier.mean(),
         "shift": pairs.batchnorm_shift.astype(float).mean(),
         "once": found.recommendation, "many": found.with_budget(len(pool)).recommendation,
