@@ -76,12 +76,13 @@ def advice(pool, dataset, *, predictions=None):
     if "aligned soup" in measured.options:
         truth["aligned soup"] = test(uniform_soup(advising.aligned(states, evaluator.module)))
     predicted, noise = measured.gain("uniform soup")
+    selected = evaluate.accuracy(on_selection, dataset.selection.labels)
     pairs = pd.DataFrame([vars(pair) for pair in measured.pairs])
     row = {
         "kind": _kind(evaluator), "n_members": len(pool), "n_selection": len(dataset.selection),
         "predicted_gain": predicted, "predicted_noise": noise,
         "measured_gain": truth["uniform soup"] - truth["member"],
-        "selection_gain": evaluate.accuracy(on_selection, dataset.selection.labels) - 100 * measured.members.mean().item(),
+        "selection_gain": selected - 100 * measured.members.mean().item(),
         "distance": pairs.distance.mean(), "barrier": pairs.barrier.mean(),
         "shift": pairs.batchnorm_shift.astype(float).mean(),
         "once": found.recommendation, "many": found.with_budget(len(pool)).recommendation,
