@@ -37,7 +37,7 @@ def norms_vs_members(table):
         law = part.dropna(subset=["law"]).groupby("n_members").law.first()
         if len(law):
             name = "sampling without replacement"
-            handles[name] = ax.plot(law.index, law, color="#D55E00", linestyle="-", linewidth=1)[0]
+            handles[name] = ax.plot(law.index, law, color="#D55E00", linestyle="-", linewidth=5, alpha=0.4)[0]
         for model, (color, marker, dash) in zip(models, DATASETS, strict=False):
             line = intervals(part[part.model == model], ["n_members"], "ratio")
             handles[MODELS.get(model, model)] = ax.errorbar(
