@@ -9,6 +9,7 @@ import torch
 from helpers import eval_logits, random_dataset, untrained
 
 from wamlib import evaluate, merge, models, probe, tables
+from wamlib.errors import ProbeError
 from wamlib.predictions import Predictions
 
 COMBINATIONS = ["member", "uniform soup", "greedy soup", "logit ensemble", "probability ensemble"]
@@ -89,6 +90,12 @@ def test_scopes_that_multiply_the_same_tensors_have_the_same_rows(dataset):
 def test_a_scope_that_an_architecture_does_not_have_is_left_out(dataset):
     table = tables.scales(untrained("vit", dataset, 2), dataset, [2.0], ["batchnorm", "learnable"])
     assert set(table.scope) == {"learnable"}
+
+
+@pytest.mark.parametrize(("factor", "scope", "word"), [(2.0, "batch norm", "scope"), (-1.0, "batchnorm", "factor")])
+def test_mistakes_are_refused_and_not_left_out(dataset, factor, scope, word):
+    with pytest.raises(ProbeError, match=word):
+        tables.scales(untrained("mlp", dataset, 2), dataset, [factor], [scope])
 
 
 def test_overflow_is_shown_as_such(dataset):

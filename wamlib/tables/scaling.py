@@ -16,6 +16,7 @@ from .kept import kept
 
 __all__ = ["layer_scales", "released_scales", "scales"]
 
+COHERENT = ("homogeneous", "batchnorm")  # scopes that not every architecture has
 N_SELECTION = 300  # selection images that greedy soups are chosen on
 
 
@@ -54,10 +55,9 @@ def scales(pool, dataset, factors, scopes, n_images=500, predictions=None):
     reference = _combine(plain)
     rows, known = [], {}
     for scope, factor in itertools.product(scopes, factors):
-        try:
-            scaled = {name: probe.scale(state, factor, scope) for name, state in networks.items()}
-        except ProbeError:
-            continue  # as of the ViT, whose LayerNorm does not pass scale on
+        if scope in COHERENT and not _is_defined(scope, networks["member 0"]):
+            continue
+        scaled = {name: probe.scale(state, factor, scope) for name, state in networks.items()}
         key = fingerprint(scaled["member 0"])  # scopes may multiply the same tensors, and at c = 1 all do
         if key not in known:
             # Behind the head nothing is left to compute.
@@ -133,6 +133,15 @@ def released_scales(pool, dataset, factors, n_images=500, predictions=None):
             accuracy = fmean(_accuracy(one, split.labels) for one in combined[combination])
             rows.append({"c": factor, "combination": combination, "accuracy": accuracy})
     return pd.DataFrame(rows)
+
+
+def _is_defined(scope, state):
+    """Return whether an architecture has a scope; a ViT has no coherent one, for LayerNorm passes no scale on."""
+    try:
+        probe.scale(state, 1.0, scope)
+    except ProbeError:
+        return False
+    return True
 
 
 def _small_evaluator(pool, dataset, n_images):
