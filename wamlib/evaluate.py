@@ -193,12 +193,20 @@ def calibration_error(logits, labels, n_bins=15):
     Guo et al. (2017), On Calibration of Modern Neural Networks, eq. (3).
     https://arxiv.org/abs/1706.04599
     """
+    _, confidence, right = confidence_bins(logits, labels, n_bins)
+    return 100 * (right - confidence).abs().sum().item() / len(labels)
+
+
+def confidence_bins(logits, labels, n_bins):
+    """Return the images, the sum of their confidences and how many are right, in bins of the confidence.
+
+    Bins are of equal width and closed on the right. Each of the three is a float64 Tensor of shape (bin,).
+    """
     confidence, predicted = logits.double().softmax(1).max(1)
     right = (predicted == labels).double()
     bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
-    gap = torch.zeros(n_bins, dtype=torch.float64, device=logits.device)
-    gap.index_add_(0, bins, right - confidence)
-    return 100 * gap.abs().sum().item() / len(labels)
+    values = torch.stack([torch.ones_like(right), confidence, right])
+    return values.new_zeros(3, n_bins).index_add_(1, bins, values).unbind()
 
 
 def fit_temperature(logits, labels):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import ProbeError
+from ..evaluate import confidence_bins
 
 __all__ = ["Reliability", "RiskCoverage", "reliability", "risk_coverage"]
 
@@ -74,15 +75,8 @@ def reliability(logits, labels, n_bins=15):
     Guo et al. (2017), On Calibration of Modern Neural Networks, eqs. (1) to (3). https://arxiv.org/abs/1706.04599
     """
     _check(logits, labels)
-    confidence, predicted = logits.double().softmax(1).max(1)
-    right = (predicted == labels).double()
-    bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
-
-    def total(values):
-        return torch.zeros(n_bins, dtype=torch.float64, device=logits.device).index_add_(0, bins, values)
-
-    count = total(torch.ones_like(right))
-    return Reliability(100 * total(confidence) / count, 100 * total(right) / count, 100 * count / len(labels))
+    count, confidence, right = confidence_bins(logits, labels, n_bins)
+    return Reliability(100 * confidence / count, 100 * right / count, 100 * count / len(labels))
 
 
 def risk_coverage(logits, labels):

@@ -1,5 +1,6 @@
 """Evaluate state dicts of one architecture on one data set."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -38,12 +39,24 @@ class Evaluator:
         self.module = module.to(dataset.test.images.device, memory_format=torch.channels_last)
         self.has_batchnorm = any(key.endswith("running_mean") for key in self.module.state_dict())
 
+    @classmethod
+    def of_first(cls, pool, dataset, n_images, n_selection):
+        """Return an evaluator for a pool, of the first images of the test and selection splits; it keeps nothing."""
+        parts = {"test": dataset.test.take(slice(0, n_images)),
+                 "selection": dataset.selection.take(slice(0, n_selection))}  # fmt: skip
+        return cls(pool[0].config.model, replace(dataset, **parts))
+
     def load(self, state, *, recalibrate=False):
         """Return the module with these weights, BatchNorm recalibrated on training images if asked."""
         self.module.load_state_dict(state)
         if recalibrate:
             recalibrate_batchnorm(self.module, self.training_batches())
         return self.module
+
+    def recalibrated(self, state):
+        """Return a state dict with BatchNorm recalibrated, in the order of the forward pass."""
+        found = self.load(state, recalibrate=True).state_dict()
+        return {key: tensor.detach().clone() for key, tensor in found.items()}
 
     def training_batches(self, n_images=N_RECALIBRATION):
         """Return the first training images, normalised, in batches of at least two."""

@@ -49,7 +49,7 @@ def flatness(pool, dataset, *, n_directions=3, n_steps=7, n_images=200, predicti
 
 @kept
 def sharpness(pool, dataset, *, n_images=100, tolerance=0.01, predictions=None):
-    """Measure the top eigenvalue of the Hessian of the training loss, at the first member and at the soup.
+    """Measure the top eigenvalue of the Hessian of the training loss, at each member and at the soup.
 
     Parameters
     ----------
@@ -63,18 +63,21 @@ def sharpness(pool, dataset, *, n_images=100, tolerance=0.01, predictions=None):
     Returns
     -------
     DataFrame
-        Columns network ("member", "uniform soup") and eigenvalue. BatchNorm is recalibrated in both.
+        Columns network ("member", one row for each; "uniform soup") and eigenvalue. BatchNorm is recalibrated in
+        all.
     """
     rows = [
         {"network": network, "eigenvalue": probe.top_hessian_eigenvalue(module, images, labels, tolerance=tolerance)}
-        for network, module, images, labels in _networks(pool, dataset, n_images)
+        for network, module, images, labels in _networks(pool, dataset, n_images, n_members=len(pool))
     ]
     return pd.DataFrame(rows)
 
 
-def _networks(pool, dataset, n_images):
+def _networks(pool, dataset, n_images, n_members=1):
+    """Yield the first members and the soup of all, with training images as the networks read them, and labels."""
     evaluator = Evaluator(pool[0].config.model, dataset)
     split = dataset.train.take(slice(0, n_images))
-    soup = uniform_soup([run.state for run in pool])
-    for network, state in (("member", pool[0].state), ("uniform soup", soup)):
+    states = [run.state for run in pool]
+    shown = [*(("member", state) for state in states[:n_members]), ("uniform soup", uniform_soup(states))]
+    for network, state in shown:
         yield network, evaluator.load(state, recalibrate=True), split.normalize(split.images), split.labels

@@ -1,7 +1,6 @@
 """What a scale factor does to members, soups and ensembles."""
 
 import itertools
-from dataclasses import replace
 from statistics import fmean
 
 import pandas as pd
@@ -48,7 +47,7 @@ def scales(pool, dataset, factors, scopes, n_images=500, predictions=None):
         with a logit that overflowed counts as wrong and as no agreement; nll, entropy and margin are then NaN.
         BatchNorm of the soups is recalibrated once, before scaling.
     """
-    evaluator = _small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     labels = evaluator.dataset.test.labels
     networks = _networks([run.state for run in pool], evaluator)
     plain = {name: evaluator.logits(state) for name, state in networks.items()}
@@ -88,9 +87,9 @@ def layer_scales(pool, dataset, factors, n_images=250, predictions=None):
         number, from 1), c, combination and drop (accuracy at c = 1 minus accuracy at c, points). An image whose
         logits overflow counts as wrong.
     """
-    evaluator = _small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     labels = evaluator.dataset.test.labels
-    soup = _recalibrated(evaluator, uniform_soup([run.state for run in pool]))
+    soup = evaluator.recalibrated(uniform_soup([run.state for run in pool]))
     rows = []
     for combination, state in (("member", pool[0].state), ("uniform soup", soup)):
         before = _accuracy(evaluator.logits(state), labels)
@@ -115,7 +114,7 @@ def released_scales(pool, dataset, factors, n_images=500, predictions=None):
     DataFrame
         Columns c, combination ("member", "uniform soup", "logit ensemble") and accuracy (percent).
     """
-    evaluator = _small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     split = evaluator.dataset.test
     states = [run.state for run in pool]
     networks = {f"member {index}": state for index, state in enumerate(states)}
@@ -144,27 +143,16 @@ def _is_defined(scope, state):
     return True
 
 
-def _small_evaluator(pool, dataset, n_images):
-    parts = {"test": dataset.test.take(slice(0, n_images)), "selection": dataset.selection.take(slice(0, N_SELECTION))}
-    return Evaluator(pool[0].config.model, replace(dataset, **parts))
-
-
 def _networks(members, evaluator):
     """Return members and soups by name, BatchNorm of soups recalibrated; a greedy soup of all is not there twice."""
     networks = {f"member {index}": state for index, state in enumerate(members)}
-    networks["uniform soup"] = _recalibrated(evaluator, uniform_soup(members))
+    networks["uniform soup"] = evaluator.recalibrated(uniform_soup(members))
     greedy = greedy_soup(members, lambda state: evaluator.selection_accuracy(state, recalibrate=True))
     if len(greedy.accepted) == 1:
         networks["greedy soup"] = members[greedy.accepted[0]]
     elif len(greedy.accepted) < len(members):
-        networks["greedy soup"] = _recalibrated(evaluator, greedy.state)
+        networks["greedy soup"] = evaluator.recalibrated(greedy.state)
     return networks
-
-
-def _recalibrated(evaluator, state):
-    """Return a state dict with BatchNorm recalibrated, in the order of the forward pass."""
-    found = evaluator.load(state, recalibrate=True).state_dict()
-    return {key: value.detach().clone() for key, value in found.items()}
 
 
 def _combine(logits):

@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 
 from .. import data, ensemble, evaluate, probe
+from .evaluator import Evaluator
 from .kept import kept
-from .stability import members_and_soup, small_evaluator, temperature
+from .stability import N_SELECTION, members_and_soup, temperature
 
 __all__ = ["attack_accuracy", "corruption_flips"]
 
@@ -39,7 +40,7 @@ def corruption_flips(pool, dataset, names, severities, n_images=300, predictions
         recalibrated; "logit ensemble"): corruption, severity, combination, flip_rate (percent, see
         `wamlib.probe.flip_rate`), accuracy and clean_accuracy (percent, with and without corruption).
     """
-    evaluator = small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     split = evaluator.dataset.test
     chosen = list(itertools.product(names, severities))
     spoilt = torch.cat([split.images, *(data.corrupt(split.images, *one) for one in chosen)])
@@ -82,7 +83,7 @@ def attack_accuracy(pool, dataset, budgets, *, kinds=probe.ATTACKS, n_images=100
         ensemble is attacked as a whole: by the gradient of the mean of the logits. Logits are
         divided by a temperature fitted for each network and for the ensemble before the gradient is taken.
     """
-    evaluator = small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     split = evaluator.dataset.test
     modules = {name: copy.deepcopy(evaluator.load(state)) for name, state in members_and_soup(pool, evaluator).items()}
     combined = {

@@ -62,7 +62,7 @@ def stability(pool, dataset, factors, *, n_images=200, n_draws=2, severity=5, n_
     if unknown := [scope for scope in factors if scope not in probe.SCOPES]:
         raise ProbeError("cannot measure stability", item="scope", got=repr(unknown[0]),
                          wanted=f"one of {', '.join(probe.SCOPES)}", fix="Correct the name.")  # fmt: skip
-    evaluator = small_evaluator(pool, dataset, n_images)
+    evaluator = Evaluator.of_first(pool, dataset, n_images, N_SELECTION)
     bench = _Bench(evaluator, n_draws, severity, n_jacobians, n_iterations)
     everybody = members_and_soup(pool, evaluator)
     rows, known = [], {}
@@ -134,17 +134,10 @@ class _Bench:
         }
 
 
-def small_evaluator(pool, dataset, n_images):
-    """Return an evaluator of the first test images, and of the selection images that temperatures are fitted on."""
-    parts = {"test": dataset.test.take(slice(0, n_images)), "selection": dataset.selection.take(slice(0, N_SELECTION))}
-    return Evaluator(pool[0].config.model, replace(dataset, **parts))
-
-
 def members_and_soup(pool, evaluator):
     """Return members and uniform soup by name, BatchNorm of the soup recalibrated."""
-    soup = evaluator.load(uniform_soup([run.state for run in pool]), recalibrate=True).state_dict()
     networks = {f"member {index}": run.state for index, run in enumerate(pool)}
-    return networks | {"uniform soup": {key: tensor.detach().clone() for key, tensor in soup.items()}}
+    return networks | {"uniform soup": evaluator.recalibrated(uniform_soup(list(networks.values())))}
 
 
 def temperature(held_out, evaluator):
