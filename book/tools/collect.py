@@ -24,6 +24,7 @@ from wamlib import data, plot, runs, sweeps
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
+LARGEST = 500_000  # bytes of a file that is committed
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
             "30_same_or_not": "same", "31_how_many": "many", "32_between": "between",
             "33_architectures": "architectures", "34_alignment": "alignment",
@@ -229,11 +230,15 @@ def publish():
               'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
               file=sys.stderr)  # fmt: skip
         return 2
+    files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted((TABLES / "laptop").glob("*.csv"))]
+    if large := [path for path in files if path.stat().st_size > LARGEST]:
+        print(f"cannot publish findings: {large[0].name}: got {large[0].stat().st_size:,} bytes, "
+              f"wanted at most {LARGEST:,}, for it is committed. Save fewer rows or columns in the chapter.",
+              file=sys.stderr)  # fmt: skip
+        return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(GENERATED / "findings.json", RESULTS)
-    shutil.copy2(GENERATED / "summary.png", RESULTS)
-    for table in (TABLES / "laptop").glob("*.csv"):
-        shutil.copy2(table, RESULTS)
+    for path in files:
+        shutil.copy2(path, RESULTS)
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(), published_numbers()))
     return 0
