@@ -224,6 +224,30 @@ def test_accuracy_is_never_below_chance_nor_above_all():
     assert measured.accuracy("uniform soup") == 100
 
 
+def test_where_members_guess_no_gain_is_made_of_chance():
+    measured = made([6] * 3, soup=5, ensemble=7)
+    assert measured.gain("uniform soup")[0] == 0  # not the four points up to chance
+    assert measured.accuracy("logit ensemble") == pytest.approx(7)  # measured, not predicted
+    assert measured.gain("logit ensemble")[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        (made([11] * 3, soup=11, ensemble=11), "No member is better than guessing (10.0 %)"),
+        (made([80] * 3, soup=80, ensemble=80, n=50), "50 labelled images are few"),
+    ],
+)
+def test_what_makes_advice_doubtful_is_said_first(measured, said):
+    assert decide(measured, 1).reasons[0].startswith(said)
+    assert not any("few" in reason or "guessing" in reason for reason in decide(made([80] * 3, 80, 80), 1).reasons)
+
+
+def test_equal_members_have_one_accuracy():
+    assert "Members have 80.0 % (" in decide(made([80] * 3, soup=80, ensemble=80), 1).reasons[0]
+    assert "Members have 70.0 to 80.0 % (" in decide(made([70, 80], soup=80, ensemble=80), 1).reasons[0]
+
+
 # The whole
 
 
@@ -357,3 +381,12 @@ def test_a_report_names_everybody_and_the_next_step(trained):
     text = console.export_text()
     for said in ("first.pt", "third.pt", found.recommendation, "Next: ", "A-B", "B-C", *found.reasons[0].split()[:3]):
         assert said in text
+
+
+@pytest.mark.parametrize("has_batchnorm", [False, True])
+def test_the_next_step_of_a_soup_with_batchnorm_is_to_recalibrate(has_batchnorm):
+    measured = made([80] * 3, soup=81, ensemble=81)
+    measured = Measured(**{**vars(measured), "has_batchnorm": has_batchnorm})
+    last = advising.report(advising.Advice(measured, 1, "uniform soup", ()), "abc")[-1].plain
+    assert last.startswith("Next: wamlib merge FILE...")
+    assert ("recalibrate_batchnorm" in last) == has_batchnorm

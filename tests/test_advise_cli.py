@@ -125,6 +125,7 @@ def test_members_are_found_by_the_id_of_their_run(store, monkeypatch, folder):
     [
         (ASK[:1] + ASK[3:], "at least two"),
         (["a.safetensors", "none.safetensors", *ASK[3:]], "none.safetensors"),
+        (["a.safetensors", "digits-mlp-s0-0000000000", *ASK[3:]], "the id of a finished run"),
         (["a.safetensors", "text.safetensors", *ASK[3:]], "text.safetensors"),
         (["a.safetensors", "other.safetensors", *ASK[3:]], "member 1"),
         (["a.safetensors", "nan.safetensors", *ASK[3:]], "NaN or infinite"),

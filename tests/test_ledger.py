@@ -91,3 +91,12 @@ def test_verdicts_that_the_changelog_does_not_name():
 
 def test_reading_the_measurements_of_a_build_that_never_was(tmp_path):
     assert ledger.read(tmp_path / "claims.csv").empty
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([-0.031, -0.022, -0.026], "-0.03 [-0.04, -0.02] points"), ([5.0, 5.1, 5.2], "5.1 [4.9, 5.3]")],
+)
+def test_small_numbers_show_the_side_of_zero_they_lie_on(values, shown):
+    rows = [claims.measure("C18", "gain", values, bound=0, unit="points", dataset="digits")]
+    assert shown in ledger.measurements(pd.DataFrame(rows))

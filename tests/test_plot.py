@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from wamlib import plot
+from wamlib.plot.style import intervals
 
 STARTS = ["shared start", "independent init"]
 
@@ -447,8 +448,16 @@ def test_stability_has_gaps_where_nothing_was_measured_and_ratios_on_a_logarithm
     part = table[(table.scope == "other") & (table.model == "vit")]
     x, y, _ = points(axes[3].containers[1])
     assert x.tolist() == [1, 4]
-    np.testing.assert_allclose(y.astype(float), part.groupby("c").ratio.mean().loc[[1, 4]])
+    of_replicas = np.log(part.groupby(["c", "replica"]).ratio.mean())
+    np.testing.assert_allclose(y.astype(float), np.exp(of_replicas.groupby("c").mean().loc[[1, 4]]))
     assert axes[2].get_ylim()[0] == 0
+
+
+def test_no_bar_on_a_logarithmic_axis_ends_at_zero():
+    wide = pd.DataFrame({"c": 1.0, "value": [1.0, 10.0, 100.0]})
+    plain, logs = (intervals(wide, ["c"], "value", log=log).iloc[0] for log in (False, True))
+    assert plain.low < 0 < logs.low
+    np.testing.assert_allclose([logs["mean"], logs["mean"] ** 2], [10, logs.low * logs.high])
 
 
 def test_narrow_ratios_have_plain_numbers_at_their_ticks():

@@ -121,6 +121,15 @@ def test_the_cheapest_is_chosen_among_those_that_are_not_resolved():
     assert many.n_pools.to_list() == [3, 3]
 
 
+def test_an_option_that_is_far_behind_is_not_chosen_however_wide_its_interval():
+    pools = TABLE[TABLE.group == "a"].copy()
+    pools["uniform soup"] = pools["greedy soup"] - [0.1, 1.9, 0.1]  # 0.7 behind on average, not resolved
+    far = tables.decisions(pools.assign(**{"best member": 60.0}), ["group"], "once").iloc[0]
+    assert far.choice == far.best == "greedy soup"
+    pools["uniform soup"] = pools["greedy soup"] - [0.1, 0.9, 0.1]  # the twin: 0.4 behind
+    assert tables.decisions(pools, ["group"], "once").iloc[0].choice == "uniform soup"
+
+
 def test_a_single_pool_has_no_interval_so_its_best_is_chosen():
     one = tables.decisions(TABLE.iloc[:1], ["group"], "once").iloc[0]
     assert one.choice == one.best == "greedy soup"

@@ -88,4 +88,6 @@ def with_need(row):
 
 def number(row, value):
     """Return a value with the digits that its unit is read with."""
-    return f"{value:.1e}" if row.unit == "logit" else f"{value:.1f}" if row.unit in ("%", "points") else f"{value:.3f}"
+    if row.unit in ("%", "points"):  # one decimal, unless that would hide which side of zero all of it lies on
+        return f"{value:.2f}" if max(abs(row.mean), abs(row.low), abs(row.high)) < 1 else f"{value:.1f}"
+    return f"{value:.1e}" if row.unit == "logit" else f"{value:.3f}"

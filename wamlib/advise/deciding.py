@@ -13,6 +13,7 @@ OPTIONS = ("uniform soup", "greedy soup", "align first", "best member", "logit e
 # pools of chapter 60, where from 0.5 to 1 nothing changes, and with 2 both kinds of advice cost more accuracy.
 NOISE = 1.0
 LEVEL = 0.05  # of the test whether members differ
+FEW = 100  # labelled images; fewer leave standard errors of five points and more
 
 
 class Decision(NamedTuple):
@@ -44,7 +45,7 @@ def decide(measured, budget):
     """
     n_members, right = len(measured.members), measured.members
     p, best = cochran_q(right), int(right.mean(1).argmax())
-    reasons = [_members_sentence(measured, p), _soup_sentence(measured)]
+    reasons = [*_warnings(measured), _members_sentence(measured, p), _soup_sentence(measured)]
     choice, expected = "uniform soup", measured.options["uniform soup"]
     if soup_is_worse(measured):
         choice, expected = _instead(measured, p, best, reasons)
@@ -128,13 +129,23 @@ def _instead(measured, p, best, reasons):
     return "best member", reference
 
 
+def _warnings(measured):
+    """Return what makes all that follows doubtful."""
+    n, chance = measured.members.shape[1], 1 / measured.n_classes
+    if max(measured.accuracies) / 100 <= chance + 2 * (chance * (1 - chance) / n) ** 0.5:
+        yield (f"No member is better than guessing ({100 * chance:.1f} %) on these images, so nothing below means "
+               "much: are they of the classes, in the order and with the normalisation of training?")  # fmt: skip
+    if n < FEW:
+        yield f"{n} labelled images are few: differences of several points are luck. Some hundred tell more."
+
+
 def _members_sentence(measured, p):
     accuracies, n = measured.accuracies, measured.members.shape[1]
     share = sum(accuracies) / len(accuracies) / 100
     noise = 100 * (share * (1 - share) / n) ** 0.5
     verdict = "differ by more than luck" if p < LEVEL else "do not differ by more than luck"
-    return (f"Members have {min(accuracies):.1f} to {max(accuracies):.1f} % (± {noise:.1f} on {n} images) and "
-            f"{verdict} (Cochran's Q, p = {p:.2g}).")  # fmt: skip
+    ends = dict.fromkeys(f"{end:.1f}" for end in (min(accuracies), max(accuracies)))
+    return f"Members have {' to '.join(ends)} % (± {noise:.1f} on {n} images) and {verdict} (Cochran's Q, p = {p:.2g})."
 
 
 def _soup_sentence(measured):
@@ -150,4 +161,5 @@ def _batchnorm_sentence(measured):
         return ("The model has BatchNorm, and no training images were given: midpoints have averaged statistics, which "
                 "alone can look like a collapse.")  # fmt: skip
     shift = sum(pair.batchnorm_shift for pair in measured.pairs) / len(measured.pairs)
-    return f"Recalibrated BatchNorm gives midpoints {shift:+.1f} points over averaged statistics: recalibrate a soup."
+    return (f"BatchNorm of midpoints was recalibrated, which changed them by {shift:+.1f} points: the prediction is "
+            "for a soup that is recalibrated too.")  # fmt: skip

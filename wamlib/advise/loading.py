@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import data, models
 from ..config import home
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..merge.checkpoint import open_checkpoint
 
 __all__ = ["build_model", "open_selection", "read_member"]
@@ -35,6 +35,12 @@ def read_member(name):
     path = Path(name)
     if not path.exists() and (home() / "runs" / path.name).is_dir():
         path = home() / "runs" / path.name
+    if not path.exists():
+        raise CheckpointError(
+            "cannot read a member", item=str(name), got="no such file, and no run of that id",
+            wanted="a safetensors, .pt or .pth file, or the id of a finished run",
+            fix="Correct the name; `wamlib runs` lists the ids.",
+        )  # fmt: skip
     if path.is_dir() and (path / "checkpoint.safetensors").is_file():
         path = path / "checkpoint.safetensors"
     with open_checkpoint(path) as checkpoint:

@@ -86,8 +86,12 @@ class Measured:
         return tuple((100 * self.members.mean(1)).tolist())
 
     def accuracy(self, option):
-        """Return the accuracy of an option in percent, never below chance nor above 100."""
-        return min(100.0, max(100.0 / self.n_classes, 100 * self.options[option].mean().item()))
+        """Return the accuracy of an option in percent; a prediction is cut where no network would be."""
+        found = 100 * self.options[option].mean().item()
+        if option == "logit ensemble":
+            return found
+        worst = min(100.0 / self.n_classes, 100 * self.members.mean().item())  # guessing, or what members have
+        return min(100.0, max(worst, found))
 
     def gain(self, option):
         """Return what an option gains over the mean of the members, and its standard error, in points."""

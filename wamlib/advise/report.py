@@ -21,13 +21,16 @@ def report(advice, names):
     from rich.text import Text
 
     found = advice.to_dict()
-    members = Table("", "member", "accuracy (%)", "±", "norm", title=f"{found['n_images']} selection images")
+    title = f"{found['n_images']} selection images; ± is one standard error"
+    members = Table("", "member", "accuracy (%)", "±", "norm", title=title)
     for index, (name, row) in enumerate(zip(names, found["members"], strict=True)):
         members.add_row(chr(65 + index) if index < 26 else str(index), str(name), f"{row['accuracy']:.1f}",
                         f"{row['standard_error']:.1f}", f"{row['norm']:.1f}")  # fmt: skip
     alphas = found["pairs"][0]["alphas"]
-    pairs = Table("pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint",
-                  title="error (%) on the way from one to the other")  # fmt: skip
+    pairs = Table("pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint gain",
+                  title="error (%) on the way from one to the other; barrier and gain in points")  # fmt: skip
+    for column in pairs.columns:
+        column.overflow = "fold"  # a narrow terminal shows all of it
     for row in found["pairs"]:
         pair = "-".join(chr(65 + end) if end < 26 else str(end) for end in (row["a"], row["b"]))
         errors = (f"{error:.1f}" for error in row["errors"])
@@ -40,15 +43,16 @@ def report(advice, names):
         )
     passes = "1 forward pass" if advice.budget == 1 else f"{advice.budget} forward passes"
     lines = [f"Recommended, at {passes}: {advice.recommendation}", *(f"- {reason}" for reason in advice.reasons)]
-    lines.append(f"Next: {_next_step(advice.recommendation)}")
+    lines.append(f"Next: {_next_step(advice.recommendation, found['has_batchnorm'])}")
     return [members, pairs, options, *(Text(line) for line in lines)]
 
 
-def _next_step(recommendation):
+def _next_step(recommendation, has_batchnorm):
+    last = ", then wamlib.merge.recalibrate_batchnorm" if has_batchnorm else ""
     return {
-        "uniform soup": "wamlib merge MEMBER... -o soup.safetensors",
+        "uniform soup": f"wamlib merge FILE... -o soup.safetensors{last}",
         "greedy soup": "wamlib.merge.greedy_soup, with the accuracy on these images as its score",
-        "align first": "wamlib.align.permutation and wamlib.align.apply on every member but the first, then a soup",
+        "align first": f"wamlib.align.permutation and .apply on all members but the first, then a soup{last}",
         "best member": "take it as it is",
         "logit ensemble": "wamlib.ensemble.logit_ensemble, on the logits of all members",
     }[recommendation]

@@ -45,7 +45,7 @@ def norms_vs_members(table):
                 capsize=2.5, markersize=5,
             )  # fmt: skip
         ax.set(title=panel, xlabel="Members N", xticks=sizes, ylim=(-4, 108))
-    axes[0, 0].set_ylabel("Norm of the mean\n(%, mean norm = 100)")
+    axes[0, 0].set_ylabel("Norm of the mean\n(%, usual norm = 100)")
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     return fig
 

@@ -51,7 +51,7 @@ def scale_quantities(table, quantities):
         Columns model, replica, combination, c and the quantities, of one scope. A quantity that is NaN because
         logits overflowed is marked at the upper edge of the panel.
     quantities : dict of str to str
-        Columns, and their names with units.
+        Columns, and their names with units; "nll" is drawn on a logarithmic axis, with geometric means.
     """
     models = list(dict.fromkeys(table.model))
     size = (2.6 * len(quantities) + 0.4, 1.8 * len(models) + 0.9)
@@ -63,9 +63,9 @@ def scale_quantities(table, quantities):
         for ax, (column, title) in zip(row, quantities.items(), strict=True):
             for name in COMBINATIONS:
                 cell = table[(table.model == model) & (table.combination == name)]
-                line = intervals(cell, ["c"], column)
+                line = intervals(cell, ["c"], column, log=column == "nll")
                 color, marker, dash = LOOKS[name]
-                bars = line["mean"] - line.low
+                bars = [line["mean"] - line.low, line.high - line["mean"]]
                 look = {"color": color, "marker": marker, "linestyle": dash, "capsize": 2, "markersize": 4}
                 handles[name] = ax.errorbar(line.c, line["mean"], bars, label=name, **look)
                 for c in cell.c[cell[column].isna()].unique():

@@ -83,7 +83,7 @@ def stability_vs_scale(table, columns):
         column is NaN are drawn as gaps.
     columns : dict of str to str
         Column to the label of its axis: its name and its unit. One whose label ends with "is 1)" is drawn on a
-        logarithmic axis.
+        logarithmic axis, with geometric means.
     """
     scopes, models = (list(dict.fromkeys(table[name])) for name in ("scope", "model"))
     factors = sorted(table.c.unique())
@@ -97,9 +97,9 @@ def stability_vs_scale(table, columns):
             for model, color, marker in zip(models, colors, MARKERS, strict=False):
                 part = table[(table.scope == scope) & (table.model == model)]
                 part = part.groupby(["replica", "c"], as_index=False)[column].mean()
-                line = intervals(part, ["c"], column)
+                line = intervals(part, ["c"], column, log=label.endswith("is 1)"))
                 if len(line):
-                    bars = line["mean"] - line.low
+                    bars = [line["mean"] - line.low, line.high - line["mean"]]
                     handles[model] = ax.errorbar(line.c, line["mean"], bars, color=color, marker=marker, markersize=4,
                                                  linewidth=1.3, elinewidth=0.8, capsize=2)  # fmt: skip
             ax.set(xscale="log", yscale="log" if label.endswith("is 1)") else "linear")

@@ -110,8 +110,11 @@ def log_percent(axes):
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
-def intervals(table, by, column):
-    """Return the mean and the 95 % interval of a column over the other rows of each group."""
+def intervals(table, by, column, *, log=False):
+    """Return the mean and the 95 % interval of a column over the other rows of each group; of logarithms, if asked."""
+    if log:  # else a bar on a logarithmic axis could end at or below zero, which is nowhere
+        table = table.assign(**{column: np.log(table[column])})
     groups = table.dropna(subset=[column]).groupby(by, sort=True)[column]
     lines = [(*(key if isinstance(key, tuple) else (key,)), *mean_interval(values)[:3]) for key, values in groups]
-    return pd.DataFrame(lines, columns=[*by, "mean", "low", "high"])
+    found = pd.DataFrame(lines, columns=[*by, "mean", "low", "high"])
+    return found.assign(**np.exp(found[["mean", "low", "high"]])) if log else found

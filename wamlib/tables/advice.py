@@ -19,6 +19,7 @@ CHEAPEST_FIRST = {
     "uniform soup": "uniform soup", "best member": "best member", "greedy soup": "greedy soup",
     "align first": "aligned soup", "logit ensemble": "logit ensemble",
 }  # fmt: skip
+CLOSE = 0.5  # points: with few pools an interval leaves open what no user would call equal
 
 
 @kept
@@ -122,7 +123,7 @@ def _kind(evaluator):
 
 
 def decisions(table, by, budget):
-    """Choose an option for each group of pools: the cheapest that is not resolved from the best.
+    """Choose an option for each group of pools: the cheapest that is close to the best and not resolved from it.
 
     Parameters
     ----------
@@ -137,20 +138,21 @@ def decisions(table, by, budget):
     -------
     DataFrame
         The columns of ``by``; n_pools; best (the option with the highest mean accuracy) and choice: the first of
-        `CHEAPEST_FIRST` that the 95 % interval of the paired difference from the best, over the pools, does not set
-        apart from it; gain (of the choice over a member, mean over pools, points) and behind (of the choice from the
-        best, points). A group of one pool has no interval: there the best is chosen. The aligned soup is a candidate
-        where every pool of the group has one.
+        `CHEAPEST_FIRST` whose mean is less than half a point behind, and which the 95 % interval of the paired
+        difference from the best, over the pools, does not set apart from it; gain (of the choice over a member,
+        mean over pools, points) and behind (of the choice from the best, points). A group of one pool has no
+        interval: there the best is chosen. The aligned soup is a candidate where every pool of the group has one.
     """
     rows = []
     for key, group in table.groupby(by, sort=False):
         options = [option for option in _allowed(budget) if group[option].notna().all()]
         means = group[options].mean()
         best = means.idxmax()
-        choice = next(option for option in options if option == best or _unresolved(group[best], group[option]))
-        behind = means[best] - means[choice]
+        behind = means[best] - means
+        close = [name for name in options if behind[name] < CLOSE and _unresolved(group[best], group[name])]
+        choice = next(option for option in options if option == best or option in close)
         rows.append({**dict(zip(by, key, strict=True)), "n_pools": len(group), "best": best, "choice": choice,
-                     "gain": means[choice] - group["member"].mean(), "behind": behind})  # fmt: skip
+                     "gain": means[choice] - group["member"].mean(), "behind": behind[choice]})  # fmt: skip
     return pd.DataFrame(rows)
 
 
