@@ -28,7 +28,7 @@ def report(advice, names):
                         f"{row['standard_error']:.1f}", f"{row['norm']:.1f}")  # fmt: skip
     alphas = found["pairs"][0]["alphas"]
     pairs = Table("pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint gain",
-                  title="error (%) on the way from one to the other; barrier and gain in points")  # fmt: skip
+                  padding=0, title="error (%) from one to the other; barrier and gain in points")  # fmt: skip
     for column in pairs.columns:
         column.overflow = "fold"  # a narrow terminal shows all of it
     for row in found["pairs"]:
