@@ -22,7 +22,17 @@ PIXELS = ("normalised", "unit")
 RECIPE_VERSION = 2
 # Settings that came later: while at their default they are no part of a run id, so that
 # runs trained before keep their names.
-LATER = ("redraw", "weights", "n_eval")
+LATER = ("redraw", "weights", "n_eval", "nesterov")
+# Settings by name, see `TrainConfig.recipe`.
+RECIPES = {
+    # Wang et al. (2024), the released trainer of the second perspective, whose augmentation never takes effect.
+    "paper": {"epochs": 50, "batch_size": 128, "peak_lr": 0.01, "warmup_epochs": 1, "schedule": "step",
+              "weight_decay": 0.0, "augment": "none"},
+    # A triangle of the learning rate, Nesterov's momentum and smoothed labels, after the records of Jordan (2024),
+    # 94 % on CIFAR-10 in 3.29 seconds on a single GPU, Sections 3.1 to 3.4. https://arxiv.org/abs/2404.00498
+    "fast": {"epochs": 10, "batch_size": 128, "peak_lr": 0.1, "warmup_epochs": 2.5, "schedule": "linear",
+             "nesterov": True, "label_smoothing": 0.1, "augment": "flip"},
+}  # fmt: skip
 PARTS = ("stem", "head")
 
 
@@ -111,6 +121,8 @@ class TrainConfig:
         "fifths" by 0.1 at 20, 40, 60 and 80 %.
     momentum, weight_decay : float
         Of SGD; the decay acts on every learnable tensor.
+    nesterov : bool
+        Whether the momentum is Nesterov's.
     label_smoothing : float
         Share of the target spread evenly over the classes, in [0, 1).
     augment : {"none", "flip", "crop", "flip-crop"}
@@ -157,6 +169,7 @@ class TrainConfig:
     redraw: tuple[str, ...] = ()
     weights: str | None = None
     n_eval: int | None = None
+    nesterov: bool = False
 
     def __post_init__(self):
         for field, low in [("epochs", 1), ("batch_size", 1), ("threads", 1), ("seed", 0), ("split_seed", 0)]:
@@ -183,8 +196,9 @@ class TrainConfig:
         ]:
             if getattr(self, field) not in allowed:
                 self._refuse(field, f"one of {', '.join(allowed)}")
-        if not isinstance(self.shuffle_labels, bool):
-            self._refuse("shuffle_labels", "True or False")
+        for field in ("shuffle_labels", "nesterov"):
+            if not isinstance(getattr(self, field), bool):
+                self._refuse(field, "True or False")
         for field in ("dataset", "model"):
             if not isinstance(getattr(self, field), str) or not getattr(self, field):
                 self._refuse(field, "a name")
@@ -253,6 +267,33 @@ class TrainConfig:
         if isinstance(settings.get("redraw"), list):
             settings["redraw"] = tuple(settings["redraw"])
         return cls(**settings)
+
+    @classmethod
+    def recipe(cls, name, **changes):
+        """Return a config by a named recipe.
+
+        Parameters
+        ----------
+        name : {"paper", "fast"}
+            "paper" is that of the released trainer of Wang et al. (2024); "fast" reaches its accuracy with a fifth
+            of its epochs, as chapter 11 of the book measures.
+        **changes
+            Settings that the recipe leaves open, or that are to differ from it.
+
+        Raises
+        ------
+        ConfigError
+            If the name or a setting is unknown, or a value out of range.
+
+        Examples
+        --------
+        >>> TrainConfig.recipe("fast", model="resnet8", seed=3).epochs
+        10
+        """
+        if name not in RECIPES:
+            raise ConfigError("cannot make a TrainConfig", item="the recipe", got=repr(name),
+                              wanted=f"one of {', '.join(RECIPES)}", fix="Correct the name.")  # fmt: skip
+        return cls.from_dict(RECIPES[name] | changes)
 
     @property
     def run_id(self):

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from . import models
 from .config import derive_seed
-from .data import augment
+from .data import draw_moves, move
 from .errors import ConfigError
 from .merge import RunningAverage
 
@@ -143,6 +143,7 @@ def _train(config, dataset, start, device, resume, progress, average):
         model.parameters(),
         lr=config.peak_lr,
         momentum=config.momentum,
+        nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
@@ -168,16 +169,17 @@ def _train_epoch(config, model, optimizer, split, epoch, average):
     generator = torch.Generator().manual_seed(derive_seed("epoch", config.seed, epoch))
     order = batches(torch.randperm(n, generator=generator).to(device), config.batch_size)
     steps = len(order)
-    loss_sum, right = (torch.zeros((), device=device) for _ in range(2))
+    # Drawn before the first step and copied once, so that no step waits for the host.
+    moves = draw_moves([len(index) for index in order], config.augment, split.images.shape[2], generator, device)
+    loss_sum, right, seen = *(torch.zeros((), device=device) for _ in range(2)), 0
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     # Dropout draws from the global generator: seed it for this epoch, and put it back afterwards.
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(derive_seed("dropout", config.seed, epoch))
         for step, index in enumerate(order):
-            images, labels = split.images[index], split.labels[index]
-            if config.augment != "none":
-                images = augment(images, config.augment, generator)
+            images, labels = move(split.images[index], moves.take(seen, seen + len(index))), split.labels[index]
+            seen += len(index)
             lr = learning_rate(config, epoch * steps + step, config.epochs * steps, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr

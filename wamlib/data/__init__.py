@@ -1,6 +1,6 @@
 """Data sets: verified bytes in, uint8 tensors on the device out."""
 
-from .augment import augment
+from .augment import augment, draw_moves, move
 from .corruptions import CORRUPTIONS, corrupt
 from .dataset import Dataset, Split, load
 from .fetch import fetch
@@ -14,10 +14,12 @@ __all__ = [
     "as_if_from",
     "augment",
     "corrupt",
+    "draw_moves",
     "fetch",
     "foreign",
     "is_present",
     "load",
+    "move",
     "photographs",
     "title",
 ]
