@@ -6,9 +6,8 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from wamlib.runs import describe_machine
+from wamlib.train import pick_device
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,7 +18,7 @@ def write(name, numbers):
     The file's name holds the processor and the version of torch, so that results of
     different machines stand side by side.
     """
-    machine = describe_machine(torch.device("cpu"), os.cpu_count())
+    machine = describe_machine(pick_device(), os.cpu_count())
     where = re.sub(r"\W+", "-", machine["gpu"] or machine["cpu"]).strip("-").lower()
     path = RESULTS / f"{name}-{where}-{machine['cores']}cores-torch{version('torch')}.json"
     content = {"numbers": numbers, "machine": machine, "versions": {n: version(n) for n in ("torch", "torchvision")}}

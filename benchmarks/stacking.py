@@ -1,7 +1,8 @@
 """Members per hour by architecture, number of members K and method: which way to train a pool is fastest here.
 
 Methods: a loop over members with all threads; processes of one thread each, one per core (or ``--processes N`` on one
-GPU); and all K as one program (`wamlib.stacked`). The same members, the same epochs; each method runs ``ROUNDS`` times
+GPU); all K as one program (`wamlib.stacked`); and, for linear members of one seed that differ in weight decay, all as
+one problem (`wamlib.linear`). The same members, the same epochs; each method runs ``ROUNDS`` times
 in turn, the medians are reported. What a process needs to start is not counted: a sweep's workers are reused.
 """
 
@@ -15,15 +16,15 @@ from dataclasses import replace
 import torch
 from machine import write
 
-from wamlib import data
+from wamlib import data, linear
 from wamlib.config import TrainConfig
 from wamlib.stacked import can_stack, train_stacked
 from wamlib.train import pick_device, train
 
 ROUNDS = 3
-N_TRAIN = 2_000
+N_TRAIN = 1_000
 EPOCHS = 2
-MODELS = ("linear", "mlp", "resnet8")
+MODELS = ("linear", "deep_linear", "mlp", "resnet8")
 SIZES = (3, 10)
 
 
@@ -60,6 +61,9 @@ def main():
                     "loop": lambda wide=wide: [train(config, images, device=device) for config in wide],
                     "processes": lambda narrow=narrow: list(pool.map(one, narrow)),
                 }
+                if linear.can_train_together(wide[0]):  # one product serves all members of a seed
+                    same = [replace(config, seed=0, init_seed=0, weight_decay=0.1**d) for d, config in enumerate(wide)]
+                    methods["one problem"] = lambda same=same: linear.train_together(same, images)
                 if can_stack(wide[0]):
                     methods["stacked"] = lambda wide=wide: train_stacked(wide, images, device=device)
                 seconds = {name: [] for name in methods}
@@ -70,7 +74,7 @@ def main():
                         seconds[name].append(time.perf_counter() - begin)
                 for name, several in seconds.items():
                     rate = 3600 * k / statistics.median(several)
-                    numbers[f"stacking_{model}_{k}_{name}"] = rate
+                    numbers[f"stacking_{model}_{k}_{name.replace(' ', '_')}"] = rate
                     print(f"{model}, K = {k}, {name}: {rate:,.0f} members an hour", flush=True)
     print(f"written to {write('stacking', numbers)}")
 

@@ -24,14 +24,14 @@ def test_run_id_is_the_same_in_another_process():
 @pytest.mark.parametrize(
     "change",
     [{"seed": 1}, {"epochs": 3}, {"weight_decay": 0.1}, {"threads": 2}, {"shuffle_labels": True}, {"n_train": 100},
-     {"n_eval": 100}, {"weights": "DEFAULT"}],
+     {"n_eval": 100}, {"weights": "DEFAULT"}, {"nesterov": True}],
 )  # fmt: skip
 def test_every_setting_changes_the_run_id(change):
     assert tiny(**change).run_id != tiny().run_id
 
 
 def test_settings_that_came_later_left_the_names_of_earlier_runs_as_they_were():
-    """The names that these had before there were `redraw`, `weights` and `n_eval`."""
+    """The names that these had before there were `redraw`, `weights`, `n_eval` and `nesterov`."""
     trunk = TrainConfig(model="resnet8", seed=7, epochs=2)
     member = TrainConfig(model="resnet8", start=trunk, init_seed=None, seed=4, pixels="unit", shuffle_labels=True)
     assert TrainConfig().run_id == "fashion-mnist-cnn-s0-970cfaa589"
@@ -86,7 +86,7 @@ def test_round_trip_through_json():
         ("peak_lr", float("nan")), ("peak_lr", "fast"), ("momentum", 1.0), ("weight_decay", -0.1),
         ("label_smoothing", 1.0),
         ("schedule", "cos"), ("augment", "rotate"), ("precision", "float16"), ("model", ""), ("dataset", 3),
-        ("init_seed", None), ("start", "trunk"), ("threads", 0), ("shuffle_labels", 1),
+        ("init_seed", None), ("start", "trunk"), ("threads", 0), ("shuffle_labels", 1), ("nesterov", 1),
         ("n_eval", 0), ("n_eval", -3), ("n_eval", 2.5), ("n_eval", True), ("n_eval", "all"),
         ("weights", ""), ("weights", 3), ("weights", True),
         ("redraw", "head"), ("redraw", ["head"]), ("redraw", ("body",)), ("redraw", ("head", "body")), ("redraw", None),
@@ -122,6 +122,19 @@ def test_a_member_begins_with_pretrained_weights_or_with_a_start():
         tiny(weights="DEFAULT", start=tiny(seed=5), init_seed=None)
     with pytest.raises(ConfigError, match="field 'init_seed'"):  # the head is drawn
         tiny(weights="DEFAULT", init_seed=None)
+
+
+def test_recipes_are_settings_by_name():
+    paper = TrainConfig.recipe("paper", model="resnet8", seed=3)
+    assert (paper.epochs, paper.batch_size, paper.peak_lr, paper.weight_decay) == (50, 128, 0.01, 0)
+    assert (paper.model, paper.seed, paper.augment) == ("resnet8", 3, "none")
+    fast = TrainConfig.recipe("fast", dataset="digits")
+    assert fast.epochs <= paper.epochs / 5
+    assert TrainConfig.recipe("fast", epochs=3).epochs == 3  # what is asked for has the last word
+    with pytest.raises(ConfigError, match=r"'quick'.*paper, fast"):
+        TrainConfig.recipe("quick")
+    with pytest.raises(ConfigError, match="'learning_rate'"):
+        TrainConfig.recipe("fast", learning_rate=0.1)
 
 
 def test_unknown_setting_is_refused_by_name():

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from wamlib import data
-from wamlib.data import augment, fashion_mnist, fetch, load
+from wamlib.data import augment, draw_moves, fashion_mnist, fetch, load, move
 from wamlib.errors import DataError, FetchError
 
 # The package's names `fetch` and `augment` are functions; this is the module behind the first.
@@ -480,6 +480,18 @@ def test_crop_shifts_by_at_most_an_eighth(generator):
     assert (places >= 6).all()
     assert (places <= 10).all()
     assert len(places.unique(dim=0)) > 15
+
+
+@pytest.mark.parametrize("kind", ["none", "flip", "crop", "flip-crop"])
+def test_moves_drawn_for_an_epoch_are_those_drawn_batch_by_batch(kind):
+    images = torch.randint(0, 256, (50, 3, 9, 9), dtype=torch.uint8)
+    sizes, generator = [20, 20, 10], torch.Generator().manual_seed(1)
+    moves = draw_moves(sizes, kind, 9, torch.Generator().manual_seed(1))
+    seen = 0
+    for size in sizes:
+        batch = images[seen : seen + size]
+        assert torch.equal(move(batch, moves.take(seen, seen + size)), augment(batch, kind, generator))
+        seen += size
 
 
 def test_augmentation_is_fixed_by_its_generator():

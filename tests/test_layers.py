@@ -18,6 +18,7 @@ BELOW = {
     "models": {"errors", "config"},
     "train": {"errors", "config", "data", "models", "merge"},
     "linear": {"errors", "config", "models", "train"},
+    "stacked": {"errors", "config", "data", "models", "train"},
     "evaluate": {"errors", "config", "data", "models"},
     "runs": {"errors", "config", "data", "models", "train", "linear", "evaluate"},
     "merge": {"errors"},

@@ -112,7 +112,7 @@ def test_members_of_different_settings_are_refused(change, images):
 )
 def test_groups_hold_every_config_once_and_can_be_trained(configs, n_together):
     groups = group(configs, n_together)
-    assert sorted((c.run_id for one in groups for c in one)) == sorted(c.run_id for c in configs)
+    assert sorted(c.run_id for one in groups for c in one) == sorted(c.run_id for c in configs)
     for one in groups:
         assert len(one) <= n_together
         assert len({(c.model, c.epochs) for c in one}) == 1

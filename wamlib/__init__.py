@@ -25,6 +25,7 @@ __all__ = [
     "probe",
     "released",
     "runs",
+    "stacked",
     "stats",
     "sweeps",
     "tables",

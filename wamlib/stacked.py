@@ -23,7 +23,7 @@ from .train import batches, initial_model, learning_rate, pick_device
 
 __all__ = ["can_stack", "group", "train_stacked"]
 
-OWN = {"seed": 0, "init_seed": 0, "start": None, "redraw": (), "peak_lr": 0.1, "weight_decay": 0.0, "n_eval": None}
+OWN = {"seed": 0, "init_seed": 0, "start": None, "redraw": (), "peak_lr": 0.1, "weight_decay": 0.0}
 
 
 def can_stack(config):
