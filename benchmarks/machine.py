@@ -6,7 +6,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from wamlib.runs import describe_machine
+from wamlib.provenance import describe_machine
 from wamlib.train import pick_device
 
 RESULTS = Path(__file__).parent / "results"

@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--processes", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
-    device, numbers = pick_device(), {}
+    device, numbers = pick_device(), {"stacking_rounds": ROUNDS}
     images = data.load("fashion-mnist", n_train=N_TRAIN).to(device)
     threads = torch.get_num_threads()
     context = multiprocessing.get_context("spawn")

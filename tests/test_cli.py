@@ -22,6 +22,7 @@ n_replicas: 1
 epochs: 2
 trunk_epochs: 1
 linear_epochs: 1
+recipe_models: []
 """
 
 

@@ -110,7 +110,14 @@ NAMES = ["cat", "dog", "cow"]
 # Pictures, and correlations and shares, which have no unit.
 UNITLESS = {"picture_grid", "stretched_grid", "correlation_matrix", "layer_profiles", "summary", "explained_gap"}
 
+TRAINED = pd.DataFrame(
+    [(model, recipe, epochs, replica, 60 + epochs + replica, epochs * 3.0)
+     for model in ("cnn", "resnet8") for recipe, epochs in [("paper", 5), ("paper", 10), ("fast", 2)]
+     for replica in range(3)],
+    columns=["model", "recipe", "epochs", "replica", "accuracy", "gflops"],
+)  # fmt: skip
 FIGURES = {
+    "accuracy_vs_flops": lambda: plot.accuracy_vs_flops(TRAINED),
     "learning_curves": lambda: plot.learning_curves(HISTORY),
     "member_strip": lambda: plot.member_strip(MEMBERS),
     "picture_grid": lambda: plot.picture_grid({"a": np.ones((3, 1, 4, 4)), "b": np.zeros((3, 3, 4, 4))}, NAMES),
@@ -529,3 +536,12 @@ def test_losses_are_means_over_directions_and_bands_are_over_replicas():
             expected = [mean_interval(values) for _, values in pools.groupby("step")]
             np.testing.assert_allclose(line.get_ydata(), [one.mean for one in expected])
             assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(max(one.high for one in expected))
+
+
+def test_marks_of_recipes_stand_at_their_operations_and_say_their_epochs():
+    first, second = plot.accuracy_vs_flops(TRAINED).axes
+    assert [text.get_text() for text in first.texts] == ["5", "10", "2"]
+    x, y, _ = points(first.containers[0])
+    assert x.tolist() == [15, 30]
+    np.testing.assert_allclose(y.astype(float), [66, 71])
+    assert first.get_xscale() == second.get_xscale() == "log"

@@ -9,9 +9,10 @@ import torch
 from conftest import tiny
 
 from wamlib import models, sweeps
+from wamlib.config import TrainConfig
 from wamlib.errors import ConfigError
 from wamlib.runs import RunStore
-from wamlib.sweeps.pools import RECIPES
+from wamlib.sweeps.pools import BY_ARCHITECTURE
 
 SMALL = {"model": "mlp", "dataset": "digits", "n_train": 100, "n_members": 2, "epochs": 2, "trunk_epochs": 1}
 
@@ -96,7 +97,7 @@ def test_each_arm_of_the_protocols_adds_one_thing_to_the_arm_before(model, start
     assert begun == sweeps.pool(start, **SMALL | {"model": model}, replica=1)
     doubled = [replace(c, peak_lr=2 * c.peak_lr, warmup_epochs=2 * c.warmup_epochs) for c in begun]
     assert trained == doubled
-    assert {config.peak_lr for config in trained} == {2 * RECIPES[model.partition("-x")[0]]["peak_lr"]}
+    assert {config.peak_lr for config in trained} == {2 * BY_ARCHITECTURE[model.partition("-x")[0]]["peak_lr"]}
 
 
 def test_a_learning_rate_that_is_given_is_the_one_that_is_doubled():
@@ -351,3 +352,55 @@ def test_a_member_that_diverges_takes_none_of_those_trained_with_it_along(tmp_pa
         sweeps.run([bad, good], store, executor)
     assert good in store
     assert bad not in store
+
+
+def test_members_by_recipe_differ_in_their_seeds_and_keep_their_share_of_warm_up():
+    lengths = {"paper": [10, 50], "fast": [2]}
+    found = sweeps.recipe_members(["cnn"], lengths, dataset="digits", n_train=100, n_replicas=2)
+    assert list(found) == [("cnn", "paper", 10), ("cnn", "paper", 50), ("cnn", "fast", 2)]
+    for (_, recipe, epochs), configs in found.items():
+        assert [(config.seed, config.init_seed) for config in configs] == [(0, 0), (1, 1)]
+        whole = TrainConfig.recipe(recipe)
+        for config in configs:
+            assert config.warmup_epochs / config.epochs == pytest.approx(whole.warmup_epochs / whole.epochs)
+            settings = {"epochs": whole.epochs, "warmup_epochs": whole.warmup_epochs}
+            common = {"model": "cnn", "dataset": "digits", "n_train": 100}
+            assert replace(config, **settings) == TrainConfig.recipe(
+                recipe, seed=config.seed, init_seed=config.seed, **common
+            )
+        assert configs[0].epochs == epochs
+    assert set(sweeps.book(datasets=["digits"], dataset="digits", pretrained_datasets=[], n_train_recipes=100)) >= set(
+        sweeps.recipe_members(["cnn"], lengths, dataset="digits", n_train=100, n_eval=2_000)["cnn", "paper", 50]
+    )
+
+
+def test_members_of_an_architecture_are_trained_as_one_program_where_that_is_asked_for(tmp_path):
+    trunk = tiny(epochs=1, seed=7)
+    members = [tiny(seed=seed, start=trunk, init_seed=None) for seed in range(3)]
+    other = [tiny(model="linear", weight_decay=decay) for decay in (0.0, 0.1)]
+    cnn = tiny(model="cnn")
+    store, alone = RunStore(tmp_path / "a"), RunStore(tmp_path / "b")
+    with ThreadPoolExecutor(1) as executor:
+        found = sweeps.run([*members, *other, cnn], store, executor, together=2)
+        expected = sweeps.run([*members, *other, cnn], alone, executor)
+    # Two of the three members, the linear ones as one problem, and what has dropout by itself.
+    assert sorted(run.record["trained_together"] for run in found) == [1, 1, 2, 2, 2, 2]
+    assert {run.record["trained_together"] for run in expected} == {1, 2}
+    for run, other_run in zip(found, expected, strict=True):
+        torch.testing.assert_close(run.state, other_run.state, rtol=0, atol=3e-6)
+        torch.testing.assert_close(run.logits["test"], other_run.logits["test"], rtol=0, atol=1e-4)
+        assert run.record["metrics"]["test"]["accuracy"] == other_run.record["metrics"]["test"]["accuracy"]
+
+
+def test_as_many_processes_train_as_are_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, n, **_):
+            asked.append(n)
+            super().__init__(n)
+
+    monkeypatch.setattr("wamlib.sweeps.training.ProcessPoolExecutor", Pool)
+    sweeps.run([tiny(seed=seed, epochs=1) for seed in range(3)], RunStore(tmp_path), workers=2)
+    sweeps.run([tiny(seed=seed, epochs=1) for seed in range(3, 5)], RunStore(tmp_path), workers=9)
+    assert asked == [2, 2]  # no more than there are runs

@@ -23,6 +23,7 @@ __all__ = [
     "plot",
     "predictions",
     "probe",
+    "provenance",
     "released",
     "runs",
     "stacked",

@@ -37,6 +37,8 @@ def fetch(
 def sweep(
     params: Annotated[Path | None, typer.Option(help="YAML of papermill overrides, such as params/smoke.yml.")] = None,
     device: Device = "auto",
+    together: Annotated[int, typer.Option(min=1, help="Members of one architecture to train as one program.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, or one GPU.")] = None,
 ):
     """Train the runs of the book that are missing, on all cores or on the accelerator."""
     from . import data, sweeps
@@ -48,7 +50,7 @@ def sweep(
             how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"
             typer.echo(f"left out: {data.title(name)}, which is not on this machine ({how})", err=True)
     try:
-        runs = sweeps.run(configs, device=device)
+        runs = sweeps.run(configs, device=device, together=together, workers=workers)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. Finished runs are kept; the same command continues.", err=True)
         raise typer.Exit(130) from None

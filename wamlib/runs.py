@@ -5,13 +5,9 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shutil
-import subprocess
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +16,13 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from . import data, evaluate, linear, models
+from . import data, evaluate, linear, models, stacked
 from .config import TrainConfig, home
 from .errors import CheckpointError, RunNotFoundError
+from .provenance import describe_code, describe_machine, describe_versions
 from .train import check_finite, initial_model, pick_device, train
 
-__all__ = ["Run", "RunStore", "describe_machine"]
+__all__ = ["Run", "RunStore"]
 
 CHECKPOINT, LOGITS, RECORD, RESUME = "checkpoint.safetensors", "logits.safetensors", "record.json", "resume.safetensors"
 
@@ -135,14 +132,14 @@ class RunStore:
         return self[config]
 
     def train_together(self, configs, *, device="auto"):
-        """Return the runs of linear members, training those that are missing as one problem.
+        """Return the runs of several members, training those that are missing at once.
 
-        Nothing is kept of a training that is cut short: it takes seconds.
+        Nothing is kept of a training that is cut short.
 
         Parameters
         ----------
         configs : list of TrainConfig
-            One of the lists that `wamlib.linear.group` returns.
+            One of the lists that `wamlib.linear.group` or `wamlib.stacked.group` returns.
         device : str or torch.device
             "auto" takes CUDA, else MPS, else the CPU.
 
@@ -159,10 +156,8 @@ class RunStore:
             missing = [config for config in configs if config not in self]
             if missing:
                 dataset = self.dataset(replace(missing[0], shuffle_labels=False), device)
-                trained = linear.train_together(missing, dataset)
-                # Labels are shuffled in the training images only, so all can be evaluated together too.
-                states, splits = [state for state, _ in trained], {"selection": dataset.selection, "test": dataset.test}
-                logits = {name: linear.predict_together(states, split) for name, split in splits.items()}
+                # Labels are shuffled in the training images only, so all can be evaluated on the same ones.
+                trained, logits = self._train_linear(missing, dataset) or self._train_stacked(missing, dataset)
                 for number, (config, (state, history)) in enumerate(zip(missing, trained, strict=True)):
                     if math.isfinite(history[-1]["loss"]):
                         own = {name: z[number] for name, z in logits.items()}
@@ -170,6 +165,26 @@ class RunStore:
                 for config, (_, history) in zip(missing, trained, strict=True):
                     check_finite(config, history[-1])  # now that the others are kept
         return [self[config] for config in configs]
+
+    def _train_linear(self, missing, dataset):
+        """Return members and their logits on each split, shape (member, image, class); None if they are not linear."""
+        if not all(linear.can_train_together(config) for config in missing):
+            return None
+        trained = linear.train_together(missing, dataset)
+        states = [state for state, _ in trained]
+        return trained, {name: linear.predict_together(states, split) for name, split in _held_out(dataset)}
+
+    def _train_stacked(self, missing, dataset):
+        starts = [None if config.start is None else self[config.start].state for config in missing]
+        trained = stacked.train_stacked(missing, dataset, starts, device=dataset.test.images.device)
+        logits = {name: [] for name, _ in _held_out(dataset)}
+        model = models.build(missing[0].model, len(dataset.classes), dataset.in_channels, dataset.image_size)
+        model.to(dataset.test.images.device, memory_format=torch.channels_last)
+        for state, _ in trained:
+            model.load_state_dict(state)
+            for name, split in _held_out(dataset):
+                logits[name].append(evaluate.predict_logits(model, split))
+        return trained, logits
 
     def _train(self, config, start, device, progress):
         path = self.root / config.run_id
@@ -179,8 +194,7 @@ class RunStore:
         model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         model.load_state_dict(state)
         model.to(device, memory_format=torch.channels_last)
-        splits = {"selection": dataset.selection, "test": dataset.test}
-        logits = {name: evaluate.predict_logits(model, split) for name, split in splits.items()}
+        logits = {name: evaluate.predict_logits(model, split) for name, split in _held_out(dataset)}
         self._keep(config, dataset, state, history, logits, device)
         (path / RESUME).unlink(missing_ok=True)
 
@@ -188,19 +202,18 @@ class RunStore:
         """Write the run of a trained member, the record last."""
         path = self.root / config.run_id
         path.mkdir(parents=True, exist_ok=True)
-        splits = {"selection": dataset.selection, "test": dataset.test}
         record = {
             "run_id": config.run_id,
             "status": "done",
             "config": config.to_dict(),
-            "metrics": {name: evaluate.metrics(logits[name], split.labels) for name, split in splits.items()},
+            "metrics": {name: evaluate.metrics(logits[name], split.labels) for name, split in _held_out(dataset)},
             "history": history,
             "seconds": sum(row["seconds"] for row in history),
             "trained_together": together,
             "split_hash": dataset.split_hash,
             "machine": describe_machine(device, config.threads),
-            "versions": _versions(),
-            "code": _code(),
+            "versions": describe_versions(),
+            "code": describe_code(),
             "checkpoint_sha256": _save(state, path / CHECKPOINT),
             "logits_sha256": _save({k: v.cpu().contiguous() for k, v in logits.items()}, path / LOGITS),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -230,6 +243,11 @@ class RunStore:
                 | {"seconds": record["seconds"], "device": record["machine"]["device"], "finished": record["finished"]}
             )
         return pd.DataFrame(rows)
+
+
+def _held_out(dataset):
+    """Return the splits that no member is trained on, with their names."""
+    return [("selection", dataset.selection), ("test", dataset.test)]
 
 
 def _read_record(path):
@@ -283,50 +301,3 @@ def _write_atomically(path, content):
         file.flush()
         os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
     os.replace(temporary, path)
-
-
-def describe_machine(device, threads):
-    """Return what a record says of the machine: processor, cores, threads, and the flags that decide rounding."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "device": device.type,
-        "gpu": gpu,
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": f"{platform.system()} {platform.machine()}",
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-    }
-
-
-@cache
-def _cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-@cache
-def _versions():
-    return {"python": platform.python_version(), **{name: version(name) for name in ("wamlib", "torch", "numpy")}}
-
-
-@cache
-def _code():
-    """Return the commit of the code, if it runs from a git checkout."""
-    folder = Path(__file__).parent
-    git = shutil.which("git")
-
-    def ask(*words):
-        return subprocess.run(
-            [git, "-C", str(folder), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}
-    except (subprocess.CalledProcessError, TypeError, OSError):
-        return {"commit": None, "dirty": None}

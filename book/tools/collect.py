@@ -32,7 +32,7 @@ PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_te
             "37_protocols": "protocols", "38_pretrained": "pretrained",
             "40_magnitude": "magnitude", "41_stability": "stability",
             "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe",
-            "00_quickstart": "quickstart", "10_members": "members"}  # fmt: skip
+            "00_quickstart": "quickstart", "10_members": "members", "11_recipes": "recipes"}  # fmt: skip
 
 
 def main():

@@ -14,10 +14,12 @@ from .scaling import layer_heat_maps, scale_curves, scale_quantities, share_curv
 from .stability import attack_curves, flips_by_severity, stability_vs_scale
 from .structure import layer_profiles, rows_vs_members, structure_and_gain
 from .templates import correlation_matrix, decay_trade_off, limit_correlation, picture_grid, stretched_grid
+from .training import accuracy_vs_flops
 from .trust import detection_marks, error_vs_coverage, reliability_diagram
 
 __all__ = [
     "Mixture",
+    "accuracy_vs_flops",
     "alignment_paths",
     "attack_curves",
     "barrier_vs_width",

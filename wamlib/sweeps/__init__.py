@@ -5,6 +5,7 @@ from .linear_members import RELEASED, SHUFFLED, linear_members
 from .pools import REDRAWN, STARTS, fit_passes, pool, pools, pools_by_dataset, width_pairs
 from .pretrained import PRETRAINED_STARTS, pretrained_pools
 from .protocols import PROTOCOL_ARMS, equal_cost_members, protocol_pools
+from .recipes import recipe_members
 from .training import SweepError, run, run_groups
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "pools_by_dataset",
     "pretrained_pools",
     "protocol_pools",
+    "recipe_members",
     "run",
     "run_groups",
     "width_pairs",

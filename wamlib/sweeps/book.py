@@ -9,6 +9,7 @@ from .linear_members import linear_members
 from .pools import REDRAWN, STARTS, fit_passes, pools, pools_by_dataset, width_pairs
 from .pretrained import pretrained_pools
 from .protocols import equal_cost_members, protocol_pools
+from .recipes import recipe_members
 
 __all__ = ["CHAPTER_ONLY", "DATASETS", "book"]
 
@@ -51,6 +52,10 @@ def book(
     many_models=("mlp", "resnet8"),
     n_many=10,
     flat_models=("linear", "deep_linear"),
+    recipe_models=("cnn", "resnet8"),
+    n_train_recipes=2_000,
+    paper_epochs=(10, 50),
+    fast_epochs=(2, 5, 10),
     pretrained_datasets=("cifar10", "folder:cifar10-jpeg.zip", "fashion-mnist"),
     n_train_pretrained=1_000,
     n_eval_pretrained=1_000,
@@ -89,6 +94,7 @@ def book(
     lists = {"datasets": datasets, "models": models, "template_models": template_models, "wide_models": wide_models,
              "widths": widths, "pool_models": pool_models, "arm_models": arm_models,
              "protocol_models": protocol_models, "many_models": many_models, "flat_models": flat_models,
+             "recipe_models": recipe_models, "paper_epochs": paper_epochs, "fast_epochs": fast_epochs,
              "pretrained_datasets": pretrained_datasets}  # fmt: skip
     if wrong := [name for name, value in lists.items() if not isinstance(value, (list, tuple))]:
         raise ConfigError(
@@ -126,6 +132,14 @@ def book(
         pools_by_dataset(main, many_models, n_members=n_many, **cells),
         protocol_pools(protocol_models, n_members=n_pool_members, **one),
         equal_cost_members(many_models, n_members=n_pool_members, **one),
+        recipe_members(
+            recipe_models,
+            {"paper": paper_epochs, "fast": fast_epochs},
+            dataset=dataset,
+            n_train=n_train_recipes,
+            n_replicas=n_replicas,
+            n_eval=n_eval_pools,
+        ),
     ]
     photographs = next((name for name in pretrained_datasets if data.is_present(name)), None)
     if photographs is not None and lite0.is_present():

@@ -1,7 +1,7 @@
 """Lists of configs: linear members, with their controls."""
 
 from ..config import TrainConfig
-from .pools import RECIPES, fit_passes
+from .pools import BY_ARCHITECTURE, fit_passes
 
 __all__ = ["RELEASED", "SHUFFLED", "WEIGHT_DECAYS", "linear_members"]
 
@@ -42,7 +42,7 @@ def linear_members(dataset, *, n_train=None, n_members=15, epochs=10, weight_dec
 
     def members(n=n_members, **changes):
         common = {"model": "linear", "dataset": dataset, "n_train": n_train, "epochs": epochs}
-        settings = {**common, **RECIPES["linear"], **changes}
+        settings = {**common, **BY_ARCHITECTURE["linear"], **changes}
         return [TrainConfig(seed=seed, init_seed=seed, **settings) for seed in range(n)]
 
     return {

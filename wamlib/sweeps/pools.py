@@ -3,14 +3,14 @@
 from ..config import TrainConfig, derive_seed
 from ..errors import ConfigError
 
-__all__ = ["RECIPES", "REDRAWN", "STARTS", "fit_passes", "pool", "pools", "pools_by_dataset", "width_pairs"]
+__all__ = ["BY_ARCHITECTURE", "REDRAWN", "STARTS", "fit_passes", "pool", "pools", "pools_by_dataset", "width_pairs"]
 
 STARTS = ("shared start", "shared init", "independent init")
 # A shared start but for some layers, which every member draws anew.
 REDRAWN = {"re-drawn head": ("head",), "re-drawn stem and head": ("stem", "head")}
 
 # What each small architecture trains well with on a few thousand images; all else is TrainConfig's default.
-RECIPES = {
+BY_ARCHITECTURE = {
     "linear": {"peak_lr": 0.02, "weight_decay": 0.0, "batch_size": 128},
     "mlp": {"peak_lr": 0.05},
     "cnn": {"peak_lr": 0.05},
@@ -62,7 +62,7 @@ def pool(start, *, model, n_members=5, replica=0, epochs=4, trunk_epochs=2, chan
             wanted=f"one of {', '.join((*STARTS, *REDRAWN))}, and 0 < trunk_epochs < epochs",
             fix="Correct the arguments.",
         )
-    common = {"model": model, **RECIPES.get(model.partition("-x")[0], {}), **settings}
+    common = {"model": model, **BY_ARCHITECTURE.get(model.partition("-x")[0], {}), **settings}
     seeds = [derive_seed("member", replica, member) % 2**31 for member in range(n_members)]
     shared = derive_seed("pool", replica) % 2**31
     changed = common | (changes or {})

@@ -2,7 +2,7 @@
 
 import math
 
-from .pools import RECIPES, REDRAWN, STARTS, pool
+from .pools import BY_ARCHITECTURE, REDRAWN, STARTS, pool
 
 __all__ = ["PROTOCOL_ARMS", "equal_cost_members", "protocol_pools"]
 
@@ -34,7 +34,7 @@ def protocol_pools(models, *, n_replicas=3, **settings):
     """
     found = {}
     for model in models:
-        peak_lr = settings.get("peak_lr", RECIPES.get(model.partition("-x")[0], {}).get("peak_lr", 0.05))
+        peak_lr = settings.get("peak_lr", BY_ARCHITECTURE.get(model.partition("-x")[0], {}).get("peak_lr", 0.05))
         warmup = settings.get("warmup_epochs", 0.5)
         doubled = {"peak_lr": 2 * peak_lr, "warmup_epochs": 2 * warmup}
         arms = {

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 from tqdm import tqdm
 
-from .. import linear
+from .. import linear, stacked
 from ..errors import WamlibError
 from ..runs import RunStore
 
@@ -21,7 +21,7 @@ class SweepError(WamlibError):
     """Some runs of a sweep failed; the others are finished and kept."""
 
 
-def run(configs, store=None, executor=None, *, device="auto"):
+def run(configs, store=None, executor=None, *, device="auto", together=1, workers=None):
     """Train what is missing and return all runs.
 
     Parameters
@@ -37,6 +37,11 @@ def run(configs, store=None, executor=None, *, device="auto"):
         for an accelerator.
     device : str
         "auto" takes CUDA, else MPS, else the CPU.
+    together : int
+        Members of one architecture to train as one program at most, see `wamlib.stacked`. On a CPU that does not pay,
+        so 1 is the default.
+    workers : int or None
+        Processes of the pool on this machine; several on one accelerator share it.
 
     Returns
     -------
@@ -53,10 +58,10 @@ def run(configs, store=None, executor=None, *, device="auto"):
     missing = [config for config in everything if config not in store]
     if missing:
         if executor is not None:
-            _train_missing(missing, store, executor, device, len(everything))
+            _train_missing(missing, store, executor, device, len(everything), together)
         else:
-            with _local_pool(missing, device) as pool:
-                _train_missing(missing, store, pool, device, len(everything))
+            with _local_pool(missing, device, workers) as pool:
+                _train_missing(missing, store, pool, device, len(everything), together)
     return [store[config] for config in configs]
 
 
@@ -71,11 +76,12 @@ def _starts(config):
     return [] if config.start is None else [*_starts(config.start), config.start]
 
 
-def _local_pool(missing, device):
+def _local_pool(missing, device, workers):
     on_cpu = device == "cpu" or (
         device == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
     )
-    workers = max(1, _cores() // max(config.threads for config in missing)) if on_cpu else 1
+    if workers is None:
+        workers = max(1, _cores() // max(config.threads for config in missing)) if on_cpu else 1
     # "spawn": a fork of a process that has used torch's threads, or CUDA, can hang.
     # Ctrl-C in a terminal reaches the workers too: they end at once and without a traceback,
     # and the epochs they have finished are kept.
@@ -92,18 +98,18 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _train_missing(missing, store, executor, device, n_all):
+def _train_missing(missing, store, executor, device, n_all, together):
     bar = tqdm(
         total=len(missing),
         unit="run",
         desc=f"training ({n_all - len(missing)} of {n_all} runs cached)",
         mininterval=0.5 if sys.stderr.isatty() else 15,  # a log is not a terminal: a line now and then
     )
-    waiting, futures, failures = linear.group(missing), {}, []
+    waiting, futures, failures = _jobs(missing, together), {}, []
     try:
         while waiting or futures:
             # A run waits until its start is there, so that no worker idles on another's lock.
-            ready = [job for job in waiting if job[0].start is None or job[0].start in store]
+            ready = [job for job in waiting if all(c.start is None or c.start in store for c in job)]
             for job in ready:
                 futures[executor.submit(_train_job, job, store.root, store.data_root, device)] = job
             waiting = [job for job in waiting if job not in ready]
@@ -134,6 +140,15 @@ def _train_missing(missing, store, executor, device, n_all):
         bar.close()
     if failures:
         raise _failed(failures, len(missing))
+
+
+def _jobs(missing, together):
+    """Return lists of configs, each to be trained by one worker at once."""
+    if together == 1:
+        return linear.group(missing)
+    problems = [job for job in linear.group(missing) if len(job) > 1]
+    taken = {config for job in problems for config in job}
+    return problems + stacked.group([config for config in missing if config not in taken], together)
 
 
 def _failed(failures, n):

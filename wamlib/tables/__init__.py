@@ -24,6 +24,7 @@ from .shrinking import shrinking
 from .spoiling import attack_accuracy, corruption_flips
 from .stability import stability
 from .templates import optima, stationarity, template_matches
+from .training import training_costs
 from .trust import image_statistics, trust
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "subsets",
     "template_matches",
     "train_mode_gaps",
+    "training_costs",
     "trust",
     "unit_spread",
 ]
