@@ -60,7 +60,7 @@ sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
 	  $(BIN)/jupytext --quiet --to ipynb --update --output notebooks/$$(basename $$text .md).ipynb $$text; done
 
 findings: $(HTML) ## Copy the numbers and tables of the last laptop run into README.md and data/results/
-	$(PYTHON) book/tools/collect.py --publish
+	$(PYTHON) book/tools/collect.py --publish --profile $(PROFILE)
 
 lock: ## Resolve requirements.lock anew from pyproject.toml (network)
 	python3 -m venv book/_build/lock && book/_build/lock/bin/pip install -q uv
@@ -87,7 +87,8 @@ fidelity: book/_build/.fidelity ## Compare every merge with timm, torch, mergeki
 bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; writes benchmarks/results/
 	$(PYTHON) benchmarks/merging.py
 	$(PYTHON) benchmarks/alignment.py
-	$(PYTHON) benchmarks/training.py
+	$(PYTHON) benchmarks/training.py --compile
+	$(PYTHON) benchmarks/stacking.py
 	$(PYTHON) benchmarks/linear.py
 	$(PYTHON) benchmarks/predicting.py
 	$(PYTHON) benchmarks/perspective.py

@@ -37,7 +37,7 @@ def nothing_was_copied(checkout):
 
 
 def test_the_laptop_run_is_published(checkout):
-    assert collect.publish() == 0
+    assert collect.publish("laptop") == 0
     copied = sorted(path.name for path in (checkout / "results").iterdir())
     assert copied == ["claims.csv", "findings.json", "soups.csv", "summary.png"]
     assert "-->1.2<!--" in (checkout / "README.md").read_text()
@@ -45,14 +45,14 @@ def test_the_laptop_run_is_published(checkout):
 
 def test_another_profile_is_not(checkout, capsys):
     (checkout / "generated" / "findings.json").write_text(json.dumps({"profile": "smoke"}))
-    assert collect.publish() == 2
+    assert collect.publish("laptop") == 2
     assert "got profile 'smoke', wanted 'laptop'" in capsys.readouterr().err
     assert nothing_was_copied(checkout)
 
 
 def test_a_verdict_that_changes_without_a_word_is_not(checkout, capsys):
     (checkout / "CHANGELOG.md").write_text("## Unreleased\n\n### Results changed\n\n- C2\n")
-    assert collect.publish() == 2
+    assert collect.publish("laptop") == 2
     assert "got changed verdicts of C1" in capsys.readouterr().err
     assert nothing_was_copied(checkout)
 
@@ -60,9 +60,25 @@ def test_a_verdict_that_changes_without_a_word_is_not(checkout, capsys):
 def test_a_table_too_large_to_commit_is_not(checkout, capsys):
     table = checkout / "tables" / "laptop" / "soups.csv"
     table.write_text("x" * collect.LARGEST)
-    assert collect.publish() == 0
+    assert collect.publish("laptop") == 0
     (checkout / "README.md").write_text("<!-- n: soup_gain:.1f -->0<!-- /n -->\n")
     table.write_text("x" * (collect.LARGEST + 1))
-    assert collect.publish() == 2
+    assert collect.publish("laptop") == 2
     assert "soups.csv: got 500,001 bytes, wanted at most 500,000" in capsys.readouterr().err
     assert "-->0<!--" in (checkout / "README.md").read_text()
+
+
+def test_a_profile_of_its_own_has_a_folder_of_its_own_and_leaves_the_readme_alone(checkout, capsys):
+    (checkout / "generated" / "findings.json").write_text(json.dumps({"profile": "gpu", "soup_gain": 2.5}))
+    (checkout / "tables" / "laptop").rename(checkout / "tables" / "gpu")
+    assert collect.publish("gpu") == 0
+    assert json.loads((checkout / "gpu" / "findings.json").read_text())["soup_gain"] == 2.5
+    assert (checkout / "gpu" / "soups.csv").is_file()
+    assert nothing_was_copied(checkout)
+
+
+def test_a_smoke_run_is_no_result(checkout, capsys):
+    (checkout / "generated" / "findings.json").write_text(json.dumps({"profile": "smoke"}))
+    assert collect.publish("smoke") == 2
+    assert "wanted a profile with results" in capsys.readouterr().err
+    assert not (checkout / "smoke").exists()

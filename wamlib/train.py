@@ -62,7 +62,7 @@ def learning_rate(config, step, n_steps, steps_per_epoch):
     return config.peak_lr
 
 
-def train(config, dataset, *, start=None, device="auto", resume=None, progress=None, average=None):
+def train(config, dataset, *, start=None, device="auto", resume=None, progress=None, average=None, compiled=False):
     """Train one member and return its weights.
 
     Every random choice of an epoch comes from ``(config.seed, epoch)``, so a
@@ -86,6 +86,9 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
     average : wamlib.merge.RunningAverage or None
         Updated with the weights after each epoch or step, as its ``every`` says. It is kept in
         the resume file; the member is the same with it and without.
+    compiled : bool
+        Whether the network is compiled by `torch.compile` before its first step, which takes seconds and changes the
+        last digits of the weights. On the CPUs that `benchmarks/training.py` was run on it does not pay.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
             fix="Train through wamlib.runs.RunStore, which finds the start.",
         )
     with _threads(config.threads):
-        return _train(config, dataset.to(device), start, device, resume and Path(resume), progress, average)
+        return _train(config, dataset.to(device), start, device, resume and Path(resume), progress, average, compiled)
 
 
 def initial_model(config, dataset, start=None):
@@ -137,7 +140,7 @@ def initial_model(config, dataset, start=None):
     return models.redraw(model, config.redraw, fresh)
 
 
-def _train(config, dataset, start, device, resume, progress, average):
+def _train(config, dataset, start, device, resume, progress, average, compiled):
     model = initial_model(config, dataset, start).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -148,8 +151,9 @@ def _train(config, dataset, start, device, resume, progress, average):
         fused=device.type in ("cpu", "cuda"),
     )
     history = _load_resume(resume, config, model, optimizer, average) if resume else []
+    network = torch.compile(model, dynamic=False) if compiled else model  # of the same weights
     for epoch in range(len(history), config.epochs):
-        row = _train_epoch(config, model, optimizer, dataset.train, epoch, average)
+        row = _train_epoch(config, model, network, optimizer, dataset.train, epoch, average)
         history.append(row)
         check_finite(config, row)
         if average is not None and average.every == "epoch":
@@ -162,7 +166,7 @@ def _train(config, dataset, start, device, resume, progress, average):
     return state, history
 
 
-def _train_epoch(config, model, optimizer, split, epoch, average):
+def _train_epoch(config, model, network, optimizer, split, epoch, average):
     begin = time.perf_counter()
     device = split.images.device
     n = len(split)
@@ -184,7 +188,7 @@ def _train_epoch(config, model, optimizer, split, epoch, average):
             for group in optimizer.param_groups:
                 group["lr"] = lr
             with autocast:
-                logits = model(split.normalize(images).contiguous(memory_format=torch.channels_last))
+                logits = network(split.normalize(images).contiguous(memory_format=torch.channels_last))
                 loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,7 +1,8 @@
 """Gather what the chapters computed: the numbers, the summary figure, the page of runs and timings.
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
-``collect.py --publish`` copies the laptop run's numbers into README.md and data/results/laptop/.
+``collect.py --publish`` copies the laptop run's numbers into README.md and data/results/laptop/; with ``--profile gpu``
+those of that profile into data/results/gpu/, with the device, versions and commit that they were made with.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main():
     parser.add_argument("--publish", action="store_true")
     arguments = parser.parse_args()
     if arguments.publish:
-        return publish()
+        return publish(arguments.profile)
     params = ROOT / "params" / f"{arguments.profile}.yml"
     settings = yaml.safe_load(params.read_text()) if params.is_file() else {}
     configs = sweeps.book(**settings)
@@ -218,29 +219,32 @@ def draw_summary(profile):
     fig.savefig(GENERATED / "summary.png", dpi=150)
 
 
-def publish():
+def publish(profile):
     findings = json.loads((GENERATED / "findings.json").read_text())
-    if findings["profile"] != "laptop":
-        print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted 'laptop'. "
-              "Run `make book` first.", file=sys.stderr)  # fmt: skip
+    if findings["profile"] != profile or profile == "smoke":
+        wanted = "a profile with results" if profile == "smoke" else repr(profile)
+        print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted {wanted}. "
+              "Run `make book` with that profile first.", file=sys.stderr)  # fmt: skip
         return 2
-    changed = ledger.changes(ledger.read(RESULTS / "claims.csv"), ledger.read(TABLES / "laptop" / "claims.csv"))
+    tables, results = TABLES / profile, RESULTS if profile == "laptop" else RESULTS.parent / profile
+    changed = ledger.changes(ledger.read(results / "claims.csv"), ledger.read(tables / "claims.csv"))
     if missing := ledger.unnamed(changed, (ROOT / "CHANGELOG.md").read_text()):
         print(f"cannot publish findings: CHANGELOG.md: got changed verdicts of {', '.join(missing)} without a word, "
               'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
               file=sys.stderr)  # fmt: skip
         return 2
-    files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted((TABLES / "laptop").glob("*.csv"))]
+    files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted(tables.glob("*.csv"))]
     if large := [path for path in files if path.stat().st_size > LARGEST]:
         print(f"cannot publish findings: {large[0].name}: got {large[0].stat().st_size:,} bytes, "
               f"wanted at most {LARGEST:,}, for it is committed. Save fewer rows or columns in the chapter.",
               file=sys.stderr)  # fmt: skip
         return 2
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     for path in files:
-        shutil.copy2(path, RESULTS)
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(), published_numbers()))
+        shutil.copy2(path, results)
+    if profile == "laptop":  # whose numbers README names
+        readme = ROOT / "README.md"
+        readme.write_text(fill(readme.read_text(), published_numbers()))
     return 0
 
 
