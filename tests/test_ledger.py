@@ -1,5 +1,6 @@
 """The ledger page says what the tables say."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -100,3 +101,18 @@ def test_reading_the_measurements_of_a_build_that_never_was(tmp_path):
 def test_small_numbers_show_the_side_of_zero_they_lie_on(values, shown):
     rows = [claims.measure("C18", "gain", values, bound=0, unit="points", dataset="digits")]
     assert shown in ledger.measurements(pd.DataFrame(rows))
+
+
+def test_other_profiles_stand_beside_the_one_that_is_shown(folder):
+    results = folder / "results"
+    assert "No results of another profile" in ledger.other_profiles(results, "laptop")
+    (results / "gpu").mkdir(parents=True)
+    ledger.collect(folder).to_csv(results / "gpu" / "claims.csv", index=False)
+    machine = [{"gpu": "Card A", "cpu": "x"}, {"gpu": None, "cpu": "Core B"}, {"gpu": "Card A", "cpu": "y"}]
+    findings = {"machine": machine, "versions": [{"torch": "9.9"}], "commit": ["0123456789abcdef"],
+                "numbers": {"n_runs": 1234}}  # fmt: skip
+    (results / "gpu" / "findings.json").write_text(json.dumps(findings))
+    text = ledger.other_profiles(results, "laptop")
+    assert "Profile *gpu*: 1,234 runs on Card A and Core B, torch 9.9, trained at commit 0123456789." in text
+    assert "does not hold" in next(line for line in text.splitlines() if line.startswith("| C5"))
+    assert "No results" in ledger.other_profiles(results, "gpu")

@@ -64,7 +64,7 @@ def main():
     measurements = ledger.collect(TABLES / arguments.profile)
     for (claim, name), (old, new) in ledger.changes(before, measurements).items():
         print(f"  verdict changed: {claim} on {name}: {old} -> {new}")
-    write("ledger.md", ledger.page(measurements))
+    write("ledger.md", ledger.page(measurements) + ledger.other_profiles(RESULTS.parent, arguments.profile))
     draw_summary(arguments.profile)
     return 0
 

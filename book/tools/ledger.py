@@ -1,5 +1,6 @@
 """The ledger of claims: the measurements of all chapters, and the verdicts that follow from them."""
 
+import json
 import re
 
 import pandas as pd
@@ -60,6 +61,34 @@ def page(table):
             *parts,
         ]
     )
+
+
+def other_profiles(folder, shown):
+    """Return the verdicts that were published of profiles other than the one that is shown, as MyST.
+
+    ``folder`` holds one folder for each profile, as ``make findings`` fills them.
+    """
+    parts = ["\n## Other profiles\n"]
+    for path in sorted(folder.glob("*/claims.csv")):
+        profile = path.parent.name
+        if profile == shown:
+            continue
+        findings = json.loads((path.parent / "findings.json").read_text())
+        machines = " and ".join(dict.fromkeys(one["gpu"] or one["cpu"] for one in findings["machine"]))
+        versions = " and ".join(dict.fromkeys(f"torch {one['torch']}" for one in findings["versions"]))
+        commits = [str(commit)[:10] for commit in findings["commit"]]
+        verdicts = claims.ledger(read(path)).pivot_table(
+            index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
+        )
+        parts += [
+            f"Profile *{profile}*: {findings['numbers']['n_runs']:,d} runs on {machines}, {versions}, "
+            f"trained at commit {', '.join(commits[:3])}{' and others' * (len(commits) > 3)}.\n",
+            verdicts.fillna("").reset_index().to_markdown(index=False, disable_numparse=True) + "\n",
+        ]
+    if len(parts) == 1:
+        parts.append("No results of another profile are published with this edition: all verdicts here are of networks "
+                     "that train in seconds.\n")  # fmt: skip
+    return "\n".join(parts)
 
 
 def measurements(table):
