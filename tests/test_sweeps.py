@@ -392,6 +392,15 @@ def test_members_of_an_architecture_are_trained_as_one_program_where_that_is_ask
         assert run.record["metrics"]["test"]["accuracy"] == other_run.record["metrics"]["test"]["accuracy"]
 
 
+def test_programs_do_not_wait_for_each_other(tmp_path):
+    """Trunks and members of the same settings: in one list with a member of another trunk, both would wait for ever."""
+    trunks = [tiny(seed=seed, epochs=1) for seed in (0, 1)]
+    members = [tiny(seed=seed, epochs=1, start=trunk, init_seed=None) for seed in (2, 3) for trunk in trunks]
+    with ThreadPoolExecutor(2) as executor:
+        found = sweeps.run([members[0], trunks[1], *members[1:]], RunStore(tmp_path), executor, together=2)
+    assert {run.record["trained_together"] for run in found} == {2}
+
+
 def test_as_many_processes_train_as_are_asked_for(tmp_path, monkeypatch):
     asked = []
 

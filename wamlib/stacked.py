@@ -49,10 +49,11 @@ def group(configs, n_together):
     -------
     list of list of TrainConfig
         Each config once, in lists of the same settings but for seeds, starts, learning rates and weight decays.
+        A config and one of its starts are never in lists that wait for each other.
     """
     joined = [config for config in configs if can_stack(config)]
     together = [[config] for config in configs if not can_stack(config)]
-    for _, same in groupby(sorted(joined, key=_common), key=_common):
+    for _, same in groupby(sorted(joined, key=_generation), key=_generation):
         members = list(same)
         together += [members[first : first + n_together] for first in range(0, len(members), n_together)]
     return together
@@ -180,6 +181,14 @@ class _Pool:
             {key: stacked[key][number].detach().cpu().contiguous().clone() for key in self.module.state_dict()}
             for number in range(len(self.configs))
         ]
+
+
+def _generation(config):
+    """Return how many starts lie below a config, so that no list waits for its own members, and what a list shares."""
+    depth, start = 0, config.start
+    while start is not None:
+        depth, start = depth + 1, start.start
+    return depth, _common(config)
 
 
 def _common(config):
