@@ -23,6 +23,15 @@ epochs: 2
 trunk_epochs: 1
 linear_epochs: 1
 recipe_models: []
+wide_models: []
+pool_models: [mlp]
+n_train_pools: 100
+n_eval_pools: 100
+arm_models: []
+protocol_models: []
+many_models: []
+flat_models: []
+pretrained_datasets: []
 """
 
 
@@ -35,6 +44,21 @@ def wamlib(*words, home):
         env=environment,
         timeout=300,
     )
+
+
+@pytest.mark.slow
+def test_shares_of_a_sweep_add_up_to_it(tmp_path):
+    (tmp_path / "params.yml").write_text(SMALL.replace("cifar10", "digits"))
+    sweep = ("sweep", "--params", tmp_path / "params.yml")
+    runs = [len(list((tmp_path / "runs").glob("*/record.json")))]
+    for words in (["--shard", "1/2"], ["--shard", "2/2"], []):
+        done = wamlib(*sweep, *words, home=tmp_path)
+        assert done.returncode == 0, done.stderr
+        runs.append(len(list((tmp_path / "runs").glob("*/record.json"))))
+    assert runs[0] == 0 < runs[1] < runs[2] == runs[3]
+    wrong = wamlib(*sweep, "--shard", "3/2", home=tmp_path)
+    assert wrong.returncode == 2
+    assert "got '3/2', wanted i/n" in wrong.stderr
 
 
 @pytest.mark.slow

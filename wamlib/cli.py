@@ -39,12 +39,17 @@ def sweep(
     device: Device = "auto",
     together: Annotated[int, typer.Option(min=1, help="Members of one architecture to train as one program.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core, or one GPU.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only the i-th of n shares, for machines side by side.")
+    ] = None,
 ):
     """Train the runs of the book that are missing, on all cores or on the accelerator."""
     from . import data, sweeps
 
     settings = _read_params(params)
     configs = sweeps.book(**settings)
+    if shard is not None:
+        configs = sweeps.shard(configs, *sweeps.read_shard(shard))
     for name in settings.get("datasets", sweeps.DATASETS):
         if not data.is_present(name):
             how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"

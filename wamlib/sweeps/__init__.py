@@ -6,6 +6,7 @@ from .pools import REDRAWN, STARTS, fit_passes, pool, pools, pools_by_dataset, w
 from .pretrained import PRETRAINED_STARTS, pretrained_pools
 from .protocols import PROTOCOL_ARMS, equal_cost_members, protocol_pools
 from .recipes import recipe_members
+from .shards import read_shard, shard
 from .training import SweepError, run, run_groups
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "pools_by_dataset",
     "pretrained_pools",
     "protocol_pools",
+    "read_shard",
     "recipe_members",
     "run",
     "run_groups",
+    "shard",
     "width_pairs",
 ]

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -88,9 +89,20 @@ def _local_pool(missing, device, workers):
     return ProcessPoolExecutor(
         min(workers, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_DFL),
+        initializer=_begin_worker,
     )
+
+
+def _begin_worker():
+    """Let a worker end by Ctrl-C at once, and with the process that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+
+    def follow():
+        parent.join()
+        os._exit(1)  # a training goes on from its last epoch next time
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _cores():
