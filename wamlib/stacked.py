@@ -114,16 +114,15 @@ class _Pool:
         self.parameters = {name: nn.Parameter(value) for name, value in parameters.items()}
         self.buffers = buffers
         self.velocities = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        self.decays = self._each([config.weight_decay for config in configs], device)
+        self.decays = self._shape(torch.tensor([config.weight_decay for config in configs], device=device))
         self.forward = vmap(self._logits, in_dims=(0, 0, 0))
 
     def _logits(self, parameters, buffers, images):
         return functional_call(self.module, (parameters, buffers), (images,))
 
-    def _each(self, values, device):
+    def _shape(self, numbers):
         """Return one number per member, shaped to multiply each of the parameters."""
-        values = torch.tensor(values, device=device)
-        return {name: values.view(-1, *[1] * (value.dim() - 1)) for name, value in self.parameters.items()}
+        return {name: numbers.view(-1, *[1] * (value.dim() - 1)) for name, value in self.parameters.items()}
 
     def train_epoch(self, split, epoch):
         """Train for an epoch and return a row of the history for each member."""
@@ -135,6 +134,10 @@ class _Pool:
             sizes = [len(index) for index in order[-1]]
             moves.append(draw_moves(sizes, config.augment, split.images.shape[2], generator, device))
         order = [torch.stack(step).to(device) for step in zip(*order, strict=True)]  # each (member, image)
+        first, n_steps = epoch * len(order), config.epochs * len(order)
+        rates = [[learning_rate(one, first + step, n_steps, len(order)) for one in self.configs]
+                 for step in range(len(order))]  # fmt: skip
+        on_device = torch.tensor(rates, device=device)  # copied once, so that no step waits for the host
         losses, right, seen = torch.zeros(k, device=device), torch.zeros(k, device=device), 0
         for step, index in enumerate(order):
             images, n = split.images[index.flatten()].unflatten(0, index.shape), index.shape[1]
@@ -144,16 +147,14 @@ class _Pool:
                 )
             seen += n
             images, labels = split.normalize(images.flatten(0, 1)).unflatten(0, index.shape), split.labels[index]
-            rates = [learning_rate(one, epoch * len(order) + step, config.epochs * len(order), len(order))
-                     for one in self.configs]  # fmt: skip
-            loss, hits = self._step(images, labels, self._each(rates, device))
+            loss, hits = self._step(images, labels, self._shape(on_device[step]))
             losses += loss * n
             right += hits
         seconds = (time.perf_counter() - begin) / k
         return [
             {"epoch": epoch + 1, "loss": loss / len(split), "accuracy": 100 * hits / len(split), "lr": lr,
              "seconds": seconds}
-            for loss, hits, lr in zip(losses.tolist(), right.tolist(), rates, strict=True)
+            for loss, hits, lr in zip(losses.tolist(), right.tolist(), rates[-1], strict=True)
         ]  # fmt: skip
 
     def _step(self, images, labels, rates):
