@@ -98,8 +98,9 @@ def test_workers_end_with_a_sweep_that_is_killed_and_the_next_one_continues(tmp_
     params = tmp_path / "params.yml"
     params.write_text(
         "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 1000, models: [cnn], n_members: 2, n_replicas: 1, "
-        "epochs: 30, linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], arm_models: [], "
-        "protocol_models: [], many_models: [], flat_models: [], recipe_models: [], pretrained_datasets: []}\n"
+        "epochs: 30, trunk_epochs: 15, linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], "
+        "arm_models: [], protocol_models: [], many_models: [], flat_models: [], recipe_models: [], "
+        "pretrained_datasets: []}\n"
     )
     command = [sys.executable, "-m", "wamlib.cli", "sweep", "--params", str(params), "--workers", "2"]
     settings = {"env": {**os.environ, "WAMLIB_HOME": str(tmp_path)}, "stderr": subprocess.PIPE, "text": True}
