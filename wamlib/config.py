@@ -29,7 +29,7 @@ RECIPES = {
     "paper": {"epochs": 50, "batch_size": 128, "peak_lr": 0.01, "warmup_epochs": 1, "schedule": "step",
               "weight_decay": 0.0, "augment": "none"},
     # A triangle of the learning rate, Nesterov's momentum and smoothed labels, after the records of Jordan (2024),
-    # 94 % on CIFAR-10 in 3.29 seconds on a single GPU, Sections 3.1 to 3.4. https://arxiv.org/abs/2404.00498
+    # 94 % on CIFAR-10 in 3.29 seconds on a single GPU, Section 3. https://arxiv.org/abs/2404.00498
     "fast": {"epochs": 10, "batch_size": 128, "peak_lr": 0.1, "warmup_epochs": 2.5, "schedule": "linear",
              "nesterov": True, "label_smoothing": 0.1, "augment": "flip"},
 }  # fmt: skip
@@ -275,8 +275,8 @@ class TrainConfig:
         Parameters
         ----------
         name : {"paper", "fast"}
-            "paper" is that of the released trainer of Wang et al. (2024); "fast" reaches its accuracy with a fifth
-            of its epochs, as chapter 11 of the book measures.
+            "paper" is that of the released trainer of Wang et al. (2024); "fast" takes a fifth of
+            its epochs; chapter 11 of the book compares what both reach.
         **changes
             Settings that the recipe leaves open, or that are to differ from it.
 
