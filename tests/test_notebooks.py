@@ -9,7 +9,6 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-import yaml
 
 from wamlib import sweeps
 
@@ -67,14 +66,19 @@ def test_parameters_have_the_same_defaults_everywhere(name):
 def test_a_sweep_knows_every_parameter_and_no_other():
     known = set().union(*(parameters(text) for text in TEXTS.values()))
     deciding = set(inspect.signature(sweeps.book).parameters) - {"others"}
-    assert known - deciding == sweeps.CHAPTER_ONLY
+    assert known - deciding == set(sweeps.CHAPTER_ONLY)
     assert deciding <= known
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_parameters_cells_pass_the_check_of_parameters(name):
+    sweeps.check_parameters(parameters(TEXTS[name]))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yml")), ids=lambda path: path.stem)
 def test_profiles_set_only_parameters_that_exist(path):
     known = set().union(*(parameters(text) for text in TEXTS.values()))
-    assert set(yaml.safe_load(path.read_text())) <= known
+    assert set(sweeps.read_parameters(path)) <= known
 
 
 @pytest.mark.parametrize("name", TEXTS)

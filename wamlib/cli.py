@@ -46,7 +46,7 @@ def sweep(
     """Train the runs of the book that are missing, on all cores or on the accelerator."""
     from . import data, sweeps
 
-    settings = _read_params(params)
+    settings = {} if params is None else sweeps.read_parameters(params)
     configs = sweeps.book(**settings)
     if shard is not None:
         configs = sweeps.shard(configs, *sweeps.read_shard(shard))
@@ -241,26 +241,6 @@ def runs():
     for row in rows.to_dict("records"):
         table.add_row(*(f"{row[name]:.1f}" if isinstance(row[name], float) else str(row[name]) for name in shown))
     Console().print(table)
-
-
-def _read_params(path):
-    import yaml
-
-    if path is None:
-        return {}
-    try:
-        settings = yaml.safe_load(path.read_text()) or {}
-        if not isinstance(settings, dict):
-            raise ValueError("not a mapping of names to values")
-        return settings
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            "cannot read parameters",
-            item=str(path),
-            got=str(error),
-            wanted="a YAML file of parameter names and values",
-            fix="Correct the path or the file; params/smoke.yml is an example.",
-        ) from error
 
 
 def main():

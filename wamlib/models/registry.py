@@ -10,7 +10,7 @@ from torch import nn
 from ..config import derive_seed
 from ..errors import ConfigError
 
-__all__ = ["PARTS", "build", "head", "redraw", "register", "stem"]
+__all__ = ["PARTS", "build", "check_name", "head", "redraw", "register", "stem"]
 
 PARTS = ("stem", "head")  # what `redraw` can draw anew
 
@@ -66,13 +66,7 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
     CheckpointError
         If the file of pretrained weights is damaged.
     """
-    plain, _, factor = name.partition("-x")
-    if plain not in _BUILDERS:
-        _refuse_name(name, "a name that is not registered")
-    wanted = {key: value for key, value in (("width", _width(name, factor)), ("weights", weights)) if value}
-    known = inspect.signature(_BUILDERS[plain]).parameters
-    if lacking := [key for key in wanted if key not in known]:
-        _refuse_name(name, f"{lacking[0]} {wanted[lacking[0]]!r} for a model that has none")
+    chosen = _builder(name, weights)
     if min(image_size) < 8:
         raise ConfigError(
             f"cannot build {name}",
@@ -81,12 +75,30 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
             wanted="at least 8 x 8",
             fix="Enlarge the images.",
         )
-    builder = functools.partial(_BUILDERS[plain], n_classes, in_channels, image_size, **wanted)
+    builder = functools.partial(chosen, n_classes, in_channels, image_size)
     if seed is None:
         return builder()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("init", seed))
         return builder()
+
+
+def check_name(name):
+    """Refuse a name that `build` does not know, a width behind it included, with its ConfigError."""
+    _builder(name, None)
+
+
+def _builder(name, weights):
+    """Return what builds the model of a name, given classes, channels and pixels."""
+    plain, mark, factor = name.partition("-x")
+    if plain not in _BUILDERS:
+        _refuse_name(name, "a name that is not registered")
+    wanted = {key: value for key, value in (("width", _width(name, factor) if mark else None), ("weights", weights))
+              if value}  # fmt: skip
+    known = inspect.signature(_BUILDERS[plain]).parameters
+    if lacking := [key for key in wanted if key not in known]:
+        _refuse_name(name, f"{lacking[0]} {wanted[lacking[0]]!r} for a model that has none")
+    return functools.partial(_BUILDERS[plain], **wanted)
 
 
 def _refuse_name(name, got):
@@ -100,9 +112,7 @@ def _refuse_name(name, got):
 
 
 def _width(name, factor):
-    """Return the factor behind a name, or None."""
-    if not factor:
-        return None
+    """Return the factor behind a name."""
     try:
         width = float(factor)
         if not 0 < width < math.inf:

@@ -2,6 +2,7 @@
 
 from .book import CHAPTER_ONLY, DATASETS, book
 from .linear_members import RELEASED, SHUFFLED, linear_members
+from .parameters import check_parameters, read_parameters
 from .pools import REDRAWN, STARTS, fit_passes, pool, pools, pools_by_dataset, width_pairs
 from .pretrained import PRETRAINED_STARTS, pretrained_pools
 from .protocols import PROTOCOL_ARMS, equal_cost_members, protocol_pools
@@ -20,6 +21,7 @@ __all__ = [
     "STARTS",
     "SweepError",
     "book",
+    "check_parameters",
     "equal_cost_members",
     "fit_passes",
     "linear_members",
@@ -28,6 +30,7 @@ __all__ = [
     "pools_by_dataset",
     "pretrained_pools",
     "protocol_pools",
+    "read_parameters",
     "read_shard",
     "recipe_members",
     "run",

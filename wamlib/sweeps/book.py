@@ -16,14 +16,15 @@ __all__ = ["CHAPTER_ONLY", "DATASETS", "book"]
 # Those of the first perspective; CIFAR-10 from its official files, or as a zip of class folders.
 DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 
-# Parameters of chapters that do not decide which runs there are.
+# Parameters of chapters that do not decide which runs there are, and what their values are: [int] is a list of int.
 CHAPTER_ONLY = {
-    "profile", "sizes", "alphas", "line", "factors", "n_images", "n_recalibration", "batchnorm_model",
-    "linear_sizes", "n_gradients", "n_scaled_images", "few_factors", "ways", "n_subsets", "toy_model",
-    "foreign_datasets", "n_foreign",
-    "reordered_models",
-    "attack_models", "corruptions", "severities", "noise_factors", "n_noisy", "n_jacobians", "n_attacked", "budgets",
-    "n_directions", "n_line_images", "n_curvature_images",
+    "profile": str, "toy_model": str, "batchnorm_model": str,
+    "reordered_models": [str], "attack_models": [str], "foreign_datasets": [str], "corruptions": [str],
+    "n_images": int, "n_gradients": int, "n_scaled_images": int, "n_subsets": int, "n_foreign": int, "n_noisy": int,
+    "n_jacobians": int, "n_attacked": int, "n_directions": int, "n_line_images": int, "n_curvature_images": int,
+    "sizes": [int], "linear_sizes": [int], "n_recalibration": [int], "severities": [int], "budgets": [int],
+    "alphas": [float], "line": [float], "ways": [float], "factors": [float], "few_factors": [float],
+    "noise_factors": [float],
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def book(
     ConfigError
         If a name is no parameter of any chapter, or no list is given where one is wanted.
     """
-    if unknown := sorted(set(others) - CHAPTER_ONLY):
+    if unknown := sorted(others.keys() - CHAPTER_ONLY.keys()):
         known = sorted({*inspect.signature(book).parameters, *CHAPTER_ONLY} - {"others"})
         raise ConfigError(
             "cannot read the parameters of a sweep",
