@@ -1,7 +1,5 @@
 """Tiny members and data sets, and independent float64 references that share no code with wamlib."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from conftest import tiny
@@ -91,7 +89,7 @@ def untrained(model, dataset, n=3, spread=0.1):
         module.load_state_dict(state)
         logits = {name: eval_logits(module, getattr(dataset, name)) for name in ("selection", "test")}
         record = {f"{name}_sha256": fingerprint(part) for name, part in (("checkpoint", state), ("logits", logits))}
-        run = Run(tiny(model=model, seed=seed), record, Path())
+        run = Run(tiny(model=model, seed=seed), record, storage=None)
         vars(run).update(state=state, logits=logits)  # in place of files
         runs.append(run)
     return runs

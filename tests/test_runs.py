@@ -88,7 +88,7 @@ def flip_last_byte(path):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("name", [runs.CHECKPOINT, runs.LOGITS])
+@pytest.mark.parametrize("name", [f"{runs.CHECKPOINT}.safetensors", f"{runs.LOGITS}.safetensors"])
 @pytest.mark.parametrize("damage", [flip_last_byte, lambda p: p.write_bytes(p.read_bytes()[:-8]), lambda p: p.unlink()])
 def test_damaged_weights_are_not_loaded(fresh, name, damage):
     run = fresh.train(tiny(epochs=1))
@@ -121,7 +121,7 @@ def test_record_is_written_last(fresh, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_write_atomically", stop)
+        patch.setattr(runs, "encode_record", stop)
         with pytest.raises(KeyboardInterrupt):
             fresh.train(tiny(epochs=1))
     assert tiny(epochs=1) not in fresh  # weights are there, but the run does not count

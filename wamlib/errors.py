@@ -11,6 +11,7 @@ __all__ = [
     "NonFiniteMemberError",
     "ProbeError",
     "RunNotFoundError",
+    "StoreError",
     "WamlibError",
 ]
 
@@ -83,3 +84,7 @@ class CheckpointError(WamlibError):
 
 class RunNotFoundError(WamlibError, LookupError):
     """The run store holds no finished run of that name."""
+
+
+class StoreError(WamlibError):
+    """The system refused to read or write a file of the run store."""

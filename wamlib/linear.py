@@ -21,6 +21,9 @@ from .train import batches, learning_rate
 __all__ = ["can_train_together", "group", "predict_together", "train_together"]
 
 SEEDS_TOGETHER = 4  # in one job, so that jobs can run side by side and a bar moves
+# Members in one product; what is missing is made up by rows that nobody reads. A product of another shape may round
+# otherwise, and the weights of a member must not depend on which others are trained beside it.
+SLOTS = 8
 
 
 def can_train_together(config):
@@ -94,15 +97,19 @@ def train_together(configs, dataset):
             wanted="linear members without start, augmentation, label smoothing and mixed precision",
             fix="Split them with wamlib.linear.group, or use wamlib.sweeps.run, which does.",
         )
-    pixels = dataset.train.normalize(dataset.train.images).flatten(1)
+    # A last pixel of 1, whose weight is the bias: so its gradient too comes from the product, the same in any slot.
+    pixels = F.pad(dataset.train.normalize(dataset.train.images).flatten(1), (0, 1), value=1.0)
     done = {}
     # Seed by seed: their images come in different orders, so nothing is gained by going
     # through them at once, and the weights of one seed stay in the cache.
     for _, members in groupby(sorted(configs, key=_order), key=lambda c: (c.seed, c.init_seed)):
         members = list(members)
         mixed = dataset.with_shuffled_labels(members[0].seed)
-        labels = torch.stack([(mixed if c.shuffle_labels else dataset).train.labels for c in members], 1)
-        done |= zip((c.run_id for c in members), _train(members, pixels, labels, dataset), strict=True)
+        for first in range(0, len(members), SLOTS):
+            some = members[first : first + SLOTS]
+            some += some[-1:] * (SLOTS - len(some))
+            labels = torch.stack([(mixed if c.shuffle_labels else dataset).train.labels for c in some], 1)
+            done |= zip((c.run_id for c in some), _train(some, pixels, labels, dataset), strict=True)
     return [done[config.run_id] for config in configs]
 
 
@@ -124,17 +131,16 @@ def _train(members, pixels, labels, dataset):
         for step, index in enumerate(order):
             lr = learning_rate(config, epoch * len(order) + step, config.epochs * len(order), len(order))
             images, target = pixels[index], labels[index]
-            logits = torch.addmm(rows[:, -1], images, rows[:, :-1].T).view(len(index), m, n_classes)
+            logits = (images @ rows.T).view(len(index), m, n_classes)
             logs = logits.log_softmax(2)
             loss -= logs.gather(2, target[:, :, None]).sum((0, 2))
             right += (logits.argmax(2) == target).sum(0)
             # The gradient of the mean cross-entropy: (probability - one-hot) times image.
             error = ((logs.exp() - F.one_hot(target, n_classes)) / len(index)).flatten(1)
             velocity.mul_(config.momentum).addcmul_(decay, rows)
-            velocity[:, :-1].addmm_(error.T, images)
-            velocity[:, -1] += error.sum(0)
+            velocity.addmm_(error.T, images)
             rows.sub_(velocity, alpha=lr)
-        seconds = (time.perf_counter() - begin) / m
+        seconds = (time.perf_counter() - begin) / len(set(members))
         for number, history in enumerate(histories):
             row = {"loss": loss[number].item() / len(pixels), "accuracy": 100 * right[number].item() / len(pixels)}
             history.append({"epoch": epoch + 1, **row, "lr": lr, "seconds": seconds})
@@ -160,8 +166,12 @@ def predict_together(states, split, dtype=torch.float32, batch_size=1000):
     -------
     Tensor of that dtype, shape (member, image, class)
     """
-    # The rows below each other: one product with the images instead of many thin ones.
-    device = split.images.device
-    weight, bias = (torch.cat([s[f"head.{name}"] for s in states]).to(device, dtype) for name in ("weight", "bias"))
-    parts = [F.linear(images.flatten(1).to(dtype), weight, bias) for images, _ in split.batches(batch_size)]
-    return torch.cat(parts).unflatten(1, (len(states), -1)).transpose(0, 1)
+    # The rows below each other: one product with the images instead of many thin ones, as in training.
+    device, logits = split.images.device, []
+    for first in range(0, len(states), SLOTS):
+        some = states[first : first + SLOTS]
+        slots = some + some[-1:] * (SLOTS - len(some))
+        weight, bias = (torch.cat([s[f"head.{name}"] for s in slots]).to(device, dtype) for name in ("weight", "bias"))
+        parts = [F.linear(images.flatten(1).to(dtype), weight, bias) for images, _ in split.batches(batch_size)]
+        logits.append(torch.cat(parts).unflatten(1, (SLOTS, -1)).transpose(0, 1)[: len(some)])
+    return torch.cat(logits)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .config import home
+from .storage import write_atomically
 
 __all__ = ["Predictions", "fingerprint"]
 
@@ -81,7 +82,7 @@ class Predictions:
             return kept
         tensor = compute()
         content = {"kept": tensor.cpu().contiguous()}
-        _write(path, save(content | {"digest": _digest(content)}))
+        _keep(path, save(content | {"digest": _digest(content)}))
         return tensor
 
     def table(self, key, compute):
@@ -107,7 +108,7 @@ class Predictions:
             whole = False
         if not whole:
             text = json.dumps(compute().to_dict("list")).encode()  # to the last bit, which CSV does not promise
-            _write(path, digest(text).encode() + b"\n" + text)
+            _keep(path, digest(text).encode() + b"\n" + text)
         return pd.DataFrame(json.loads(text))
 
     def _path(self, key, suffix):
@@ -115,12 +116,12 @@ class Predictions:
         return self.root / name[:2] / f"{name[2:]}.{suffix}"
 
 
-def _write(path, content):
-    """Write a file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _keep(path, content):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:  # nothing is lost but time
+        warnings.warn(f"cannot keep predictions ({error}), so they are computed again next time", stacklevel=3)
 
 
 def _digest(content):

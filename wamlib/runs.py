@@ -5,26 +5,28 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+import platform
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from . import data, evaluate, linear, models, stacked
 from .config import TrainConfig, home
 from .errors import CheckpointError, RunNotFoundError
 from .provenance import describe_code, describe_machine, describe_versions
+from .records import decode_record, encode_record
+from .storage import Bucket, Folder, open_storage, pack, unpack
 from .train import check_finite, initial_model, pick_device, train
 
 __all__ = ["Run", "RunStore"]
 
-CHECKPOINT, LOGITS, RECORD, RESUME = "checkpoint.safetensors", "logits.safetensors", "record.json", "resume.safetensors"
+CHECKPOINT, LOGITS = "checkpoint", "logits"
+RECORD, RESUME, FAILURE = "record.json", "resume", "failure.json"
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,54 @@ class Run:
     config : TrainConfig
     record : dict
         What the JSON record says: metrics, history, split hash, versions, machine, commit.
-    path : Path
-        Folder of the run.
+    storage : wamlib.storage.Folder or wamlib.storage.Bucket
+        Where the files of the run are.
     """
 
     config: TrainConfig
     record: dict
-    path: Path
+    storage: Folder | Bucket = field(compare=False, repr=False)
+
+    @property
+    def path(self):
+        """Folder of the run as a Path, or its URL in an object store."""
+        return self.storage.path(self.config.run_id)
 
     @cached_property
     def state(self):
         """Weights of the member, as a dict of str to Tensor on the CPU, checked against the record."""
-        return _load_checked(self.path / CHECKPOINT, self.record["checkpoint_sha256"])
+        return self._load(CHECKPOINT)
 
     @cached_property
     def logits(self):
         """Logits on the "selection" and the "test" split, as a dict of str to Tensor."""
-        return _load_checked(self.path / LOGITS, self.record["logits_sha256"])
+        return self._load(LOGITS)
+
+    def _load(self, stem):
+        """Load tensors after checking the file's bytes against the record."""
+        digest = self.record[f"{stem}_sha256"]
+        name = f"{self.config.run_id}/{self.storage.name_of(stem, 'safetensors', digest)}"
+        try:
+            content = self.storage.read(name)
+            found = hashlib.sha256(content).hexdigest()
+            if found == digest:
+                # safetensors sorts its keys; the order of the forward pass is worth keeping, see wamlib.probe.scale.
+                tensors, notes = unpack(content)
+                return {key: tensors[key] for key in json.loads(notes["order"])}
+            problem = f"sha256 {found[:16]}..."
+        except (FileNotFoundError, SafetensorError) as error:
+            problem = f"no readable file ({error})"
+        raise CheckpointError(
+            "cannot load weights",
+            item=str(self.storage.path(name)),
+            got=problem,
+            wanted=f"sha256 {digest[:16]}..., as recorded",
+            fix=f"Delete the folder {self.path} and run the command again: it trains this run anew.",
+        )
 
 
 class RunStore:
-    """Runs on disk below one folder.
+    """Runs below one folder, or one URL of an object store.
 
     A run is finished when its record is there; the record is written last and in
     one step, so a killed training leaves either no record or a whole one.
@@ -64,17 +93,35 @@ class RunStore:
     Parameters
     ----------
     root : str or Path or None
-        Folder of the store; None means ``runs`` in `wamlib.config.home`.
+        Folder of the store, or a URL such as ``s3://bucket/runs``; None means the environment variable
+        ``WAMLIB_RUNS`` if it is set, else ``runs`` in `wamlib.config.home`.
     data_root : str or Path or None
         Folder of the data sets; None means ``raw`` in `wamlib.config.home`.
+
+    Raises
+    ------
+    ConfigError
+        If nothing that is installed reads such a URL.
     """
 
     def __init__(self, root=None, data_root=None):
-        self.root = Path(root) if root is not None else home() / "runs"
-        self.data_root = Path(data_root) if data_root is not None else home() / "raw"
+        if root is None:
+            root = os.environ.get("WAMLIB_RUNS") or home() / "runs"
+        self.storage = open_storage(root)
+        self.data_root = Path(data_root if data_root is not None else home() / "raw").absolute()
+
+    @property
+    def root(self):
+        """The folder, as an absolute Path, or the URL."""
+        return self.storage.root
 
     def __contains__(self, config):
-        return (self.root / config.run_id / RECORD).is_file()
+        return self.storage.has(f"{config.run_id}/{RECORD}")
+
+    def missing(self, configs):
+        """Return those of the configs that have no finished run, in their order and each once."""
+        names = {f"{config.run_id}/{RECORD}": config for config in configs}
+        return [names[name] for name in self.storage.missing(names)]
 
     def __getitem__(self, config):
         """Return the finished run of a config.
@@ -86,16 +133,31 @@ class RunStore:
         CheckpointError
             If its record is damaged.
         """
-        path = self.root / config.run_id
-        if config not in self:
-            raise RunNotFoundError(
-                "cannot find a run",
-                item=config.run_id,
-                got=f"no record in {path}",
-                wanted="a finished run",
-                fix="Train it with RunStore.train, or run `make sweep`.",
-            )
-        return Run(config, _read_record(path / RECORD), path)
+        return self.load([config])[0]
+
+    def load(self, configs):
+        """Return the finished runs of configs, in their order; from an object store many are read at once.
+
+        Raises
+        ------
+        RunNotFoundError, CheckpointError
+            As for one config.
+        """
+        names = [f"{config.run_id}/{RECORD}" for config in configs]
+        contents = self.storage.read_all(list(dict.fromkeys(names)))
+        for name, config in zip(names, configs, strict=True):
+            if name not in contents:
+                raise RunNotFoundError(
+                    "cannot find a run",
+                    item=config.run_id,
+                    got=f"no record in {self.storage.path(config.run_id)}",
+                    wanted="a finished run",
+                    fix="Train it with RunStore.train, or run `make sweep`.",
+                )
+        return [
+            Run(config, decode_record(contents[name], self.storage.path(name), config.run_id), self.storage)
+            for name, config in zip(names, configs, strict=True)
+        ]
 
     def dataset(self, config, device="cpu"):
         """Return the data set that a config names, with its training images."""
@@ -124,9 +186,11 @@ class RunStore:
         """
         if config in self:
             return self[config]
+        if linear.can_train_together(config):
+            # As in a sweep, so that the weights are the same bit by bit.
+            return self.train_together([config], device=device)[0]
         start = None if config.start is None else self.train(config.start, device=device).state
-        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / ".locks" / config.run_id):
+        with self.storage.lock(config.run_id):
             if config not in self:
                 self._train(config, start, pick_device(device), progress)
         return self[config]
@@ -148,11 +212,10 @@ class RunStore:
         list of Run
         """
         device = pick_device(device)
-        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as locks:
             # In one order everywhere, so that two processes never wait for each other.
             for run_id in sorted(config.run_id for config in configs):
-                locks.enter_context(FileLock(self.root / ".locks" / run_id))
+                locks.enter_context(self.storage.lock(run_id))
             missing = [config for config in configs if config not in self]
             if missing:
                 dataset = self.dataset(replace(missing[0], shuffle_labels=False), device)
@@ -187,21 +250,24 @@ class RunStore:
         return trained, logits
 
     def _train(self, config, start, device, progress):
-        path = self.root / config.run_id
-        path.mkdir(parents=True, exist_ok=True)
         dataset = self.dataset(config, device)
-        state, history = train(config, dataset, start=start, device=device, resume=path / RESUME, progress=progress)
+        with self.storage.unfinished(f"{config.run_id}/{RESUME}") as (resume, grown):
+
+            def after_epoch(row):
+                grown()
+                if progress:
+                    progress(row)
+
+            state, history = train(config, dataset, start=start, device=device, resume=resume, progress=after_epoch)
         model = models.build(config.model, len(dataset.classes), dataset.in_channels, dataset.image_size)
         model.load_state_dict(state)
         model.to(device, memory_format=torch.channels_last)
         logits = {name: evaluate.predict_logits(model, split) for name, split in _held_out(dataset)}
         self._keep(config, dataset, state, history, logits, device)
-        (path / RESUME).unlink(missing_ok=True)
+        self.storage.delete(f"{config.run_id}/{RESUME}")
 
     def _keep(self, config, dataset, state, history, logits, device, together=1):
         """Write the run of a trained member, the record last."""
-        path = self.root / config.run_id
-        path.mkdir(parents=True, exist_ok=True)
         record = {
             "run_id": config.run_id,
             "status": "done",
@@ -214,11 +280,45 @@ class RunStore:
             "machine": describe_machine(device, config.threads),
             "versions": describe_versions(),
             "code": describe_code(),
-            "checkpoint_sha256": _save(state, path / CHECKPOINT),
-            "logits_sha256": _save({k: v.cpu().contiguous() for k, v in logits.items()}, path / LOGITS),
+            "checkpoint_sha256": self._save(config, CHECKPOINT, state),
+            "logits_sha256": self._save(config, LOGITS, {k: v.cpu().contiguous() for k, v in logits.items()}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        _write_atomically(path / RECORD, json.dumps(record, indent=1).encode())
+        self.storage.create(f"{config.run_id}/{RECORD}", encode_record(record))
+        self.storage.delete(f"{config.run_id}/{FAILURE}")
+
+    def _save(self, config, stem, tensors):
+        """Write tensors and return the SHA-256 of the file."""
+        content = pack(tensors, {"order": json.dumps(list(tensors))})
+        digest = hashlib.sha256(content).hexdigest()
+        self.storage.write(f"{config.run_id}/{self.storage.name_of(stem, 'safetensors', digest)}", content)
+        return digest
+
+    def note_failure(self, config, error, traceback):
+        """Keep why a run failed, until it is finished.
+
+        Parameters
+        ----------
+        config : TrainConfig
+        error, traceback : str
+        """
+        note = {
+            "run_id": config.run_id,
+            "error": error,
+            "config": config.to_dict(),
+            "where": f"{platform.node()}, process {os.getpid()}",
+            "failed": datetime.now(UTC).isoformat(timespec="seconds"),
+            "traceback": traceback,
+        }
+        self.storage.write(f"{config.run_id}/{FAILURE}", json.dumps(note, indent=1).encode())
+
+    def failures(self):
+        """Return what `note_failure` has kept of the runs that are not finished, a dict each."""
+        notes = []
+        for content in self.storage.read_all(self.storage.find(FAILURE)).values():
+            with contextlib.suppress(ValueError):  # a note that is damaged is no loss
+                notes.append(json.loads(content))
+        return notes
 
     def start_state(self, config):
         """Return the weights that training began with: those of ``config.start``, or the random ones.
@@ -234,8 +334,8 @@ class RunStore:
     def table(self):
         """Return one row per finished run: its settings, test metrics, seconds and provenance."""
         rows = []
-        for path in sorted(self.root.glob(f"*/{RECORD}")):
-            record = _read_record(path)
+        for name, content in self.storage.read_all(self.storage.find(RECORD)).items():
+            record = decode_record(content, self.storage.path(name), name.partition("/")[0])
             start = record["config"].pop("start")
             test = {f"test_{name}": value for name, value in record["metrics"]["test"].items()}
             rows.append(
@@ -248,56 +348,3 @@ class RunStore:
 def _held_out(dataset):
     """Return the splits that no member is trained on, with their names."""
     return [("selection", dataset.selection), ("test", dataset.test)]
-
-
-def _read_record(path):
-    try:
-        record = json.loads(path.read_text())
-        record["config"], record["metrics"], record["checkpoint_sha256"]
-        return record
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            "cannot read a run",
-            item=str(path),
-            got=f"a damaged record ({type(error).__name__}: {error})",
-            wanted="the JSON that training wrote",
-            fix=f"Delete the folder {path.parent} and run the command again: it trains this run anew.",
-        ) from error
-
-
-def _load_checked(path, digest):
-    """Load tensors after checking the file's bytes against the record."""
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found == digest:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in json.loads(file.metadata()["order"])}
-        problem = f"sha256 {found[:16]}..."
-    except (OSError, SafetensorError) as error:
-        problem = f"no readable file ({error})"
-    raise CheckpointError(
-        "cannot load weights",
-        item=str(path),
-        got=problem,
-        wanted=f"sha256 {digest[:16]}..., as recorded",
-        fix=f"Delete the folder {path.parent} and run the command again: it trains this run anew.",
-    )
-
-
-def _save(tensors, path):
-    """Write tensors in one step and return the SHA-256 of the file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    # safetensors sorts its keys; the order of the forward pass is worth keeping, see wamlib.probe.scale.
-    save_file(tensors, temporary, metadata={"order": json.dumps(list(tensors))})
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    os.replace(temporary, path)
-    return digest
-
-
-def _write_atomically(path, content):
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
-    os.replace(temporary, path)

@@ -2,22 +2,21 @@
 
 import contextlib
 import copy
+import hashlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from . import models
 from .config import derive_seed
 from .data import draw_moves, move
 from .errors import ConfigError
 from .merge import RunningAverage
+from .storage import pack, unpack, write_atomically
 
 __all__ = ["initial_model", "learning_rate", "pick_device", "train"]
 
@@ -251,21 +250,22 @@ def _save_resume(path, config, model, optimizer, history, average):
         tensors[f"momentum/{number}"] = state["momentum_buffer"].contiguous()
     if average is not None:
         tensors |= {f"average/{key}": value for key, value in average.dump().items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"run_id": config.run_id, "history": json.dumps(history)})
-    os.replace(temporary, path)
+    content = pack(tensors, {"run_id": config.run_id, "history": json.dumps(history)})
+    write_atomically(path, content + hashlib.sha256(content).digest())
 
 
 def _load_resume(path, config, model, optimizer, average):
     """Load the state after the last finished epoch; return its history, empty if there is none."""
     try:
-        with safe_open(path, framework="pt") as file:
-            notes = file.metadata()
-            if notes["run_id"] != config.run_id:
-                return []
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (FileNotFoundError, SafetensorError):
-        return []  # none yet, or a damaged one: the first epoch is the last known good state
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    content, digest = content[:-32], content[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        return []  # damaged: the first epoch is the last known good state
+    tensors, notes = unpack(content)
+    if notes["run_id"] != config.run_id:
+        return []
     if average is not None and not _take_up(average, tensors):
         return []  # what the average has missed cannot be made good
     model.load_state_dict({key[6:]: value for key, value in tensors.items() if key.startswith("model/")})

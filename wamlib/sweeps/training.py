@@ -1,25 +1,45 @@
 """Train what is missing, side by side, and go on when one run fails."""
 
-import multiprocessing
-import os
-import signal
+import contextlib
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
 from .. import linear, stacked
-from ..errors import WamlibError
+from ..config import TrainConfig
+from ..errors import StoreError, WamlibError
 from ..runs import RunStore
+from .local import LocalPool, slots
+from .scheduling import schedule
 
-__all__ = ["SweepError", "run", "run_groups"]
+__all__ = ["Failure", "SweepError", "run", "run_groups"]
+
+ONE_AT_A_TIME = threading.Lock()  # in a worker of several threads: trainings share the process's random numbers
 
 
 class SweepError(WamlibError):
-    """Some runs of a sweep failed; the others are finished and kept."""
+    """Some runs of a sweep failed; the others are finished and kept.
+
+    Attributes
+    ----------
+    failures : list of Failure
+    """
+
+    failures = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: its config, the error in a line, and the traceback."""
+
+    config: TrainConfig
+    error: str
+    traceback: str
 
 
 def run(configs, store=None, executor=None, *, device="auto", together=1, workers=None):
@@ -33,9 +53,8 @@ def run(configs, store=None, executor=None, *, device="auto", together=1, worker
     store : RunStore or None
         None means the store of this checkout.
     executor : concurrent.futures.Executor or None
-        Anything with ``submit``, such as `distributed.Client.get_executor`; None
-        means a pool of processes on this machine, one per CPU core, or one in all
-        for an accelerator.
+        Anything with ``submit``, such as what `wamlib.sweeps.cluster` yields; None
+        means a pool of processes on this machine, one per GPU, or per CPU core.
     device : str
         "auto" takes CUDA, else MPS, else the CPU.
     together : int
@@ -56,14 +75,11 @@ def run(configs, store=None, executor=None, *, device="auto", together=1, worker
     """
     store = store or RunStore()
     everything = dict.fromkeys(c for config in configs for c in (*_starts(config), config))
-    missing = [config for config in everything if config not in store]
+    missing = store.missing(everything)
     if missing:
-        if executor is not None:
+        with _executor(executor, missing, device, workers) as executor:
             _train_missing(missing, store, executor, device, len(everything), together)
-        else:
-            with _local_pool(missing, device, workers) as pool:
-                _train_missing(missing, store, pool, device, len(everything), together)
-    return [store[config] for config in configs]
+    return store.load(configs)
 
 
 def run_groups(groups, store=None, executor=None, *, device="auto"):
@@ -77,37 +93,17 @@ def _starts(config):
     return [] if config.start is None else [*_starts(config.start), config.start]
 
 
-def _local_pool(missing, device, workers):
-    on_cpu = device == "cpu" or (
-        device == "auto" and not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    )
-    if workers is None:
-        workers = max(1, _cores() // max(config.threads for config in missing)) if on_cpu else 1
-    # "spawn": a fork of a process that has used torch's threads, or CUDA, can hang.
-    # Ctrl-C in a terminal reaches the workers too: they end at once and without a traceback,
-    # and the epochs they have finished are kept.
-    return ProcessPoolExecutor(
-        min(workers, len(missing)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-    )
-
-
-def _begin_worker():
-    """Let a worker end by Ctrl-C at once, and with the process that started it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-
-    def follow():
-        parent.join()
-        os._exit(1)  # a training goes on from its last epoch next time
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _cores():
-    # What this process may use, which in a container is less than what the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+@contextlib.contextmanager
+def _executor(executor, missing, device, workers):
+    if executor is not None:
+        yield executor
+        return
+    environments = slots(device, workers, max(config.threads for config in missing))
+    pool = LocalPool(environments[: len(missing)])
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # all is done, or it was interrupted; epochs that are finished are kept
 
 
 def _train_missing(missing, store, executor, device, n_all, together):
@@ -117,41 +113,24 @@ def _train_missing(missing, store, executor, device, n_all, together):
         desc=f"training ({n_all - len(missing)} of {n_all} runs cached)",
         mininterval=0.5 if sys.stderr.isatty() else 15,  # a log is not a terminal: a line now and then
     )
-    waiting, futures, failures = _jobs(missing, together), {}, []
-    try:
-        while waiting or futures:
-            # A run waits until its start is there, so that no worker idles on another's lock.
-            ready = [job for job in waiting if all(c.start is None or c.start in store for c in job)]
-            for job in ready:
-                futures[executor.submit(_train_job, job, store.root, store.data_root, device)] = job
-            waiting = [job for job in waiting if job not in ready]
-            if not futures:
-                break  # what still waits has a start that failed
-            done, _ = wait(futures, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = futures.pop(future)
-                try:
-                    bar.set_postfix_str(future.result(), refresh=False)
-                except (KeyboardInterrupt, CancelledError):
-                    raise
-                except BrokenProcessPool as error:
-                    raise _failed([(job[0], "its worker process died")], len(missing)) from error
-                except Exception as error:  # one run's failure must not stop the others
-                    # Of members trained together those that did not fail were kept.
-                    failures += [(c, f"{type(error).__name__}: {error}") for c in job if c not in store]
-                bar.update(len(job))
-    except BaseException:
-        if isinstance(executor, ProcessPoolExecutor):
-            # Not future by future: its own thread trips over those when workers die at the same time.
-            executor.shutdown(wait=False, cancel_futures=True)
-        else:
-            for future in futures:
-                future.cancel()
-        raise
-    finally:
-        bar.close()
+    failures = []
+
+    def submit(job):
+        return executor.submit(_train_job, job, str(store.root), str(store.data_root), device)
+
+    with bar, contextlib.closing(schedule(_jobs(missing, together), submit, store.__contains__)) as ended:
+        for job, future in ended:
+            try:
+                said, failed = future.result()
+                bar.set_postfix_str(said, refresh=False)
+            except CancelledError as error:
+                raise _lost(len(missing)) from error
+            except Exception as error:  # the worker is gone, or could not even answer
+                failed = [_note(store, config, error) for config in job if config not in store]
+            failures += failed or [_unseen(store, config) for config in job if config not in store]
+            bar.update(len(job))
     if failures:
-        raise _failed(failures, len(missing))
+        raise _failed(failures, missing, store)
 
 
 def _jobs(missing, together):
@@ -163,22 +142,54 @@ def _jobs(missing, together):
     return problems + stacked.group([config for config in missing if config not in taken], together)
 
 
-def _failed(failures, n):
-    config, reason = failures[0]
-    return SweepError(
-        "cannot finish a sweep",
-        item=f"{len(failures)} of {n} runs, first {config.run_id}",
-        got=reason,
-        wanted="a finished run",
-        fix="Finished runs are kept. Mend the cause and run the same command again: it trains only what is missing.",
-    )
-
-
 def _train_job(job, root, data_root, device):
-    """Train one run, or several as one problem, in a worker; return a line about the last."""
+    """Train one run, or several as one problem, in a worker; return a line about the last, and what failed."""
     config = job[-1]
     torch.set_num_threads(config.threads)  # of this worker: evaluation too must not take its neighbour's core
     store = RunStore(root, data_root)
-    run = store.train_together(job, device=device)[-1] if len(job) > 1 else store.train(config, device=device)
+    try:
+        with ONE_AT_A_TIME:
+            run = store.train_together(job, device=device)[-1] if len(job) > 1 else store.train(config, device=device)
+    except Exception as error:  # one run's failure must not stop the others
+        # Of members trained together those that did not fail were kept.
+        return "", [_note(store, config, error) for config in job if config not in store]
     test, last = run.record["metrics"]["test"], run.record["history"][-1]
-    return f"last {config.model}: loss {last['loss']:.2f}, test accuracy {test['accuracy']:.1f} %"
+    return f"last {config.model}: loss {last['loss']:.2f}, test accuracy {test['accuracy']:.1f} %", []
+
+
+def _note(store, config, error):
+    """Return a failure, kept in the store beside what there is of the run."""
+    text = "".join(traceback.format_exception(error))
+    failure = Failure(config, f"{type(error).__name__}: {error}", text)
+    with contextlib.suppress(StoreError):  # which may be why it failed
+        store.note_failure(config, failure.error, text)
+    return failure
+
+
+def _unseen(store, config):
+    got = f"no record of {config.run_id} in {store.root}, though a worker has finished it"
+    return Failure(config, f"{got}. Workers and this machine must share the store: a shared folder, or s3://.", "")
+
+
+def _lost(n):
+    return SweepError(
+        "cannot finish a sweep", item=f"{n} runs that were missing", got="a cluster that went away",
+        wanted="a scheduler until the end",
+        fix="Finished runs are kept. Start the scheduler and its workers, and run the same command again.",
+    )  # fmt: skip
+
+
+def _failed(failures, missing, store):
+    failed = {failure.config for failure in failures}
+    n_behind = len(store.missing(missing)) - len(failed)
+    behind = f"; {n_behind} more begin with one of them" if n_behind else ""
+    error = SweepError(
+        "cannot finish a sweep",
+        item=f"{len(failures)} of {len(missing)} runs, first {failures[0].config.run_id}{behind}",
+        got=failures[0].error,
+        wanted="a finished run",
+        fix="Finished runs are kept. Mend the cause and run the same command again: it trains only what is missing. "
+        "`wamlib runs --failed` shows each with its config and traceback.",
+    )
+    error.failures = failures
+    return error

@@ -1,0 +1,93 @@
+"""A Dask cluster as an executor."""
+
+import contextlib
+import logging
+
+from ..errors import ConfigError
+from ..provenance import describe_versions
+
+__all__ = ["cluster"]
+
+CONNECT_SECONDS, WORKER_SECONDS = 15, 60
+
+
+@contextlib.contextmanager
+def cluster(address, *, gpus=None):
+    """Yield a `concurrent.futures` executor whose workers are those of a Dask cluster.
+
+    A run whose worker dies is given to another one, three times at most.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, as ``tcp://host:8786``.
+    gpus : float or None
+        The least ``GPU`` that a worker must declare (``dask worker ... --resources GPU=1``) to be given runs: 1 keeps
+        large members from workers that are four to a GPU and declare 0.25 each. None means any worker with some,
+        or, where none declares any, any worker.
+
+    Raises
+    ------
+    ConfigError
+        If `distributed` is not installed, no scheduler answers, no worker comes, a worker has several threads, or
+        lacks this version of wamlib, torch or numpy.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise ConfigError(
+            "cannot use a cluster", item="distributed", got="a package that is not installed", wanted="distributed",
+            fix="Install it: pip install 'wamlib[dask]'.",
+        ) from error  # fmt: skip
+    # What goes wrong is said once, by the error that is raised.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise _refused(
+            address, f"no answer ({type(error).__name__}: {error})", "a scheduler",
+            "Start one with `dask scheduler`, and give the address that it prints.",
+        ) from error  # fmt: skip
+    with client:
+        resources = _check_workers(client, address, gpus)
+        yield client.get_executor(pure=False, resources=resources)
+
+
+def _check_workers(client, address, gpus):
+    """Return what a run asks of a worker, now that there is one that can do it."""
+    start = f"dask worker {address} --nthreads 1 --resources GPU=1"
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError as error:
+        fix = f"Start workers: `{start}` (without --resources where there is no GPU)."
+        raise _refused(address, f"no worker within {WORKER_SECONDS} s", "a worker", fix) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    for name, worker in workers.items():
+        if worker["nthreads"] != 1:
+            raise _refused(
+                name, f"a worker of {worker['nthreads']} threads",
+                "one thread, for trainings of one process would share its random numbers",
+                f"Start workers with one thread: `{start}`, or `--nworkers 4 --nthreads 1` for four of them.",
+            )  # fmt: skip
+    own = dict(describe_versions())
+    del own["python"]
+    for name, found in client.run(describe_versions, on_error="return").items():
+        found = found if isinstance(found, dict) else {}  # an error where wamlib is not installed
+        other = next((f"{key} {found.get(key, 'missing')}" for key in own if found.get(key) != own[key]), None)
+        if other:
+            wanted = ", ".join(f"{key} {version}" for key, version in own.items())
+            fix = "Install the same versions there as here (requirements.lock), and start the worker again."
+            raise _refused(name, f"a worker with {other}", wanted, fix)
+    shares = [share for worker in workers.values() if (share := worker["resources"].get("GPU"))]
+    if gpus is None:
+        return {"GPU": min(shares)} if shares else None
+    if not any(share >= gpus for share in shares):
+        raise _refused(
+            address, f"workers with GPU={max(shares, default=0)}", f"one with GPU={gpus} or more",
+            "Ask for a smaller share of a GPU (--gpus), or start workers that declare more.",
+        )  # fmt: skip
+    return {"GPU": gpus}
+
+
+def _refused(item, got, wanted, fix):
+    return ConfigError("cannot use a cluster", item=item, got=got, wanted=wanted, fix=fix)
