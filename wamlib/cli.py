@@ -46,6 +46,7 @@ def sweep(
     """Train the runs of the book that are missing, on all cores or on the accelerator."""
     from . import data, sweeps
 
+    _check_device(device)
     settings = {} if params is None else sweeps.read_parameters(params)
     configs = sweeps.book(**settings)
     if shard is not None:
@@ -128,12 +129,14 @@ def advise(
     import json
 
     from . import advise as advising
+    from .train import pick_device
 
+    _check_device(device)
     with _notices():
         dataset = advising.open_selection(data, n_images, mean, std)
         network = advising.build_model(model, dataset)
         states = [advising.read_member(name) for name in members]
-        where = _pick_device(device)
+        where = pick_device(device)
         dataset = dataset.to(where)
         batches = [images for images, _ in dataset.train.batches() if len(images) > 1]
         states = [{key: tensor.to(where) for key, tensor in state.items()} for state in states]
@@ -148,20 +151,22 @@ def advise(
         console.print(part)
 
 
-def _pick_device(name):
+def _check_device(name, here=True):
+    """Refuse a device that no machine has, or that this one has not."""
     import torch
 
-    from .train import pick_device
-
     try:
-        device = pick_device(name)
-        torch.zeros(1, device=device)
-        return device
-    except (AssertionError, RuntimeError, NotImplementedError):
-        raise ConfigError(
-            "cannot compute", item="--device", got=repr(name), wanted="cpu, or cuda or mps where there is one, or auto",
-            fix="Correct the option, or leave it out.",
-        ) from None  # fmt: skip
+        device = torch.device("cpu" if name == "auto" else name)
+        there = {"cpu": True, "cuda": (device.index or 0) < torch.cuda.device_count(),
+                 "mps": torch.backends.mps.is_available()}  # fmt: skip
+        if there[device.type] or not here:
+            return
+    except (KeyError, RuntimeError):
+        pass
+    raise ConfigError(
+        "cannot compute", item="--device", got=repr(name), wanted="cpu, or cuda or mps where there is one, or auto",
+        fix="Correct the option, or leave it out.",
+    )  # fmt: skip
 
 
 class _Bars:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +187,8 @@ class TrainConfig:
         ]:
             value = getattr(self, field)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or not low <= value < high:
+            # Compared, which NaN never passes; isfinite() fails for a whole number that no float holds.
+            if not number or not low <= value < min(high, sys.float_info.max):
                 self._refuse(field, f"a number in [{low}, {high})")
         for field, allowed in [
             ("schedule", SCHEDULES),
@@ -210,7 +212,7 @@ class TrainConfig:
             self._refuse(field, f"a whole number of at least {low}")
 
     def _check_start(self):
-        if not (isinstance(self.redraw, tuple) and set(self.redraw) <= set(PARTS)):
+        if not (isinstance(self.redraw, tuple) and all(part in PARTS for part in self.redraw)):
             self._refuse("redraw", f"a tuple of {', '.join(PARTS)}")
         named = isinstance(self.weights, str) and self.weights
         if self.weights is not None and (not named or self.start is not None):
@@ -249,10 +251,13 @@ class TrainConfig:
         Raises
         ------
         ConfigError
-            If a name is unknown; the message lists the known ones.
+            If a name is unknown; the message lists the known ones. If a value is out of range.
         """
+        if not isinstance(settings, dict):
+            raise ConfigError("cannot make a TrainConfig", item="the settings", got=f"a {type(settings).__name__}",
+                              wanted="a dict, from names to values", fix="Pass what to_dict() returned.")  # fmt: skip
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(settings) - known)
+        unknown = [name for name in settings if name not in known]
         if unknown:
             raise ConfigError(
                 "cannot make a TrainConfig",
@@ -290,7 +295,7 @@ class TrainConfig:
         >>> TrainConfig.recipe("fast", model="resnet8", seed=3).epochs
         10
         """
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise ConfigError("cannot make a TrainConfig", item="the recipe", got=repr(name),
                               wanted=f"one of {', '.join(RECIPES)}", fix="Correct the name.")  # fmt: skip
         return cls.from_dict(RECIPES[name] | changes)

@@ -44,12 +44,24 @@ def fetch(name, root=None):
         If the files are there but damaged.
     """
     root = Path(root) if root is not None else home() / "raw"
-    root.mkdir(parents=True, exist_ok=True)
+    sources.title(name)  # refuses what is not known before anything is made
+    if name in sources.NAMES:
+        _make_folder(name, root)
     if name == "fashion-mnist":
         _fetch_fashion(root)
     elif name in ("mnist", "cifar10", "cifar100", "tiny-imagenet"):
         _download(name, root)
     return sources.read(name, root).where
+
+
+def _make_folder(name, root):
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FetchError(
+            f"cannot fetch {name}", item=str(root), got=error.strerror or str(error),
+            wanted="a folder, or a place to make one", fix="Choose another --root, or check its permissions.",
+        ) from error  # fmt: skip
 
 
 def _fetch_fashion(root):

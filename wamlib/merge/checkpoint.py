@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,9 @@ DTYPES = {
     "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
 }  # fmt: skip
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the format
+LARGEST, MOST_AXES = 2**63 - 1, 64  # of torch's tensors
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+STATE_DICT, WRITE_ANEW = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Checkpoint:
 
     def is_same_file(self, path):
         """Return whether a path leads to this file, under whatever name."""
-        return path.exists() and os.path.samestat(os.fstat(self._file), path.stat())
+        return os.path.exists(path) and os.path.samestat(os.fstat(self._file), os.stat(path))
 
     def check_unchanged(self):
         """Refuse a file that was written to since it was opened."""
@@ -209,12 +212,13 @@ def _header(path, file, known):
     if (size, text) in known:
         return known[size, text]
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
         notes = header.pop("__metadata__", {})
         if not all(isinstance(text, str) for text in notes.values()):
             raise ValueError("metadata that is not text")
         entries = {key: _entry(key, described, 8 + length) for key, described in header.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
+    # JSON and Unicode errors are ValueErrors; a header of nothing but brackets exceeds the recursion limit.
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         refuse(path, f"a corrupt header ({error})", "the header of a safetensors file", again)
     end = 8 + length
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].place, item[1].size)):
@@ -227,38 +231,78 @@ def _header(path, file, known):
     return entries
 
 
+def _unique(pairs):
+    """Return a JSON object as a dict; the format allows no name twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
 def _entry(key, described, origin):
     dtype, shape, (begin, end) = DTYPES.get(described["dtype"]), described["shape"], described["data_offsets"]
+    key.encode()  # half a character pair is no text
     if dtype is None:
         raise ValueError(f"{key!r} has the unknown dtype {described['dtype']!r}")
-    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+    if not all(type(number) is int and 0 <= number <= LARGEST for number in (*shape, begin, end)):
         raise ValueError(f"{key!r} has the shape {shape} at {begin} to {end}")
+    if len(shape) > MOST_AXES or math.prod(side or 1 for side in shape) > LARGEST:
+        raise ValueError(f"{key!r} has a shape that no tensor has")
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{key!r} of shape {shape} has {end - begin} bytes")
     return Entry(dtype, tuple(shape), origin + begin)
 
 
 def _pickled(path):
-    wanted, fix = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice about old formats; what it cannot read is an error
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        refuse(path, "a pickled module or other objects, which could run code when read", wanted, fix)
-    except (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        refuse(path, "a pickled module or other objects, which could run code when read", STATE_DICT, WRITE_ANEW)
+    except Exception as error:  # of a damaged file torch's readers raise whatever it leads them to
         reason = str(error).partition("\n")[0][:120]
-        refuse(path, f"a file that torch cannot read ({reason})", wanted, f"Copy it again. {fix}")
+        refuse(path, f"a file that torch cannot read ({reason})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
     if not isinstance(state, dict):
-        refuse(path, f"a {type(state).__name__}", wanted, fix)
+        refuse(path, f"a {type(state).__name__}", STATE_DICT, WRITE_ANEW)
     for key, tensor in state.items():
-        if not (isinstance(key, str) and isinstance(tensor, torch.Tensor)):
+        if not (_is_name(key) and isinstance(tensor, torch.Tensor)):
             hint = f"Write that part on its own: torch.save(checkpoint[{key!r}], path)."
             got = f"a {type(tensor).__name__} under {key!r}"
-            refuse(path, got, wanted, hint if isinstance(tensor, dict) else fix)
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            refuse(path, f"a sparse or quantized tensor under {key!r}", "dense tensors", fix)
+            refuse(path, got, STATE_DICT, hint if isinstance(tensor, dict) else WRITE_ANEW)
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            refuse(path, f"a sparse, quantized or empty tensor under {key!r}", "dense tensors with values", WRITE_ANEW)
+        if tensor.dtype not in DTYPES.values():
+            refuse(path, f"{tensor.dtype} under {key!r}", f"one of {', '.join(map(str, DTYPES.values()))}",
+                   "Convert that tensor before it is saved.")  # fmt: skip
+    _check_storages(path, state)
+    state = {key: tensor.detach().resolve_conj().resolve_neg() for key, tensor in state.items()}
     return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
+
+
+def _is_name(key):
+    """Return whether a key is text that the header of a safetensors file can hold beside its metadata."""
+    return isinstance(key, str) and key != "__metadata__" and not any("\ud800" <= c <= "\udfff" for c in key)
+
+
+def _check_storages(path, state):
+    """Refuse a file whose tensors are longer than what it holds of them: torch maps what the pickle says, unchecked."""
+    storages = {tensor.untyped_storage() for tensor in state.values()}
+    places = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    except Exception as error:  # zipfile raises struct.error, UnicodeDecodeError, ... beside its own
+        refuse(path, f"a damaged archive ({error})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
+    kept = [member for member in members if member.filename.split("/")[1:-1] == ["data"] and member.file_size]
+    sizes = [member.file_size if member.compress_type == zipfile.ZIP_STORED else None for member in kept]
+    if sizes != [size for _, size in places]:
+        refuse(path, "tensors that differ in size from the parts of the archive", STATE_DICT,
+               f"Copy it again. {WRITE_ANEW}")  # fmt: skip
+    for key, tensor in state.items():
+        if tensor.numel() * tensor.itemsize > os.path.getsize(path):
+            refuse(path, f"a tensor that repeats few values under {key!r}", STATE_DICT,
+                   f"Save it as tensor.contiguous(). {WRITE_ANEW}")  # fmt: skip
 
 
 def _stamp(status):

@@ -224,9 +224,9 @@ def _check_output(out, files):
     for checkpoint in files:
         if checkpoint.is_same_file(out):
             problem = (f"the input {checkpoint.path}", "a file that is no input")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         problem = (f"no folder {folder}", "a folder that exists")
-    elif out.is_dir():
+    elif os.path.isdir(out):
         problem = ("a folder", "the name of a file")
     elif not os.access(folder, os.W_OK):
         problem = (f"a folder {folder} that cannot be written to", "one that can")

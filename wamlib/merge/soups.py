@@ -1,6 +1,7 @@
 """Soups: averages of the weights of several members."""
 
 import math
+import reprlib
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from ..errors import MergeError
 from .members import merge_by_key, prepared
 
 __all__ = ["Soup", "greedy_soup", "interpolate", "uniform_soup"]
+
+LARGEST = 1e100  # weight: sums of larger ones could be infinite
 
 
 def uniform_soup(members, weights=None):
@@ -76,8 +79,24 @@ def weighted_sum(tensors, shares):
 
 
 def cast(wide, like):
-    """Round once, to the dtype and device of a member's tensor."""
-    return wide.to(like.device, like.dtype)
+    """Round once, to the dtype and device of a member's tensor; refuse a result that this dtype cannot hold."""
+    narrow = wide.to(like.device, like.dtype)
+    check_range(narrow)
+    return narrow
+
+
+def check_range(merged):
+    """Refuse a merged tensor with values beyond the range of its dtype, which are infinite, or NaN for float8."""
+    values = merged.float() if merged.dtype.itemsize == 1 else merged  # torch sums no float8
+    # Neither vanishes from a sum, which is many times faster than isfinite(); but the sum itself may overflow.
+    if math.isfinite(abs(values.sum().item())):
+        return
+    n_values = int((~torch.isfinite(values)).sum())
+    if n_values:
+        raise MergeError(
+            "cannot merge", item="the result", got=f"{n_values} value(s) beyond the range of {merged.dtype}",
+            wanted="finite weights", fix="Choose a scale, alpha or weights of usual size, or members of a wider dtype.",
+        )  # fmt: skip
 
 
 def interpolate(a, b, alpha):
@@ -164,17 +183,26 @@ def greedy_soup(members, score):
 def check_weights(weights, n_members):
     if weights is None:
         return [1.0] * n_members
-    weights = [float(weight) for weight in weights]
+    try:
+        weights = [float(weight) for weight in weights]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        _refuse_weights(reprlib.repr(weights), "a number per member")
     problem = None
     if len(weights) != n_members:
         problem = (f"{len(weights)} weights", f"{n_members}, one per member")
     elif not all(math.isfinite(weight) for weight in weights):
         problem = (f"{weights}", "finite numbers")
+    elif any(abs(weight) > LARGEST for weight in weights):
+        problem = (f"{weights}", f"numbers up to {LARGEST:g}")
     elif abs(math.fsum(weights)) < 1e-12 * math.fsum(abs(weight) for weight in weights) or not any(weights):
         problem = (f"{weights}, whose sum is 0", "a sum that is not 0")
     if problem:
-        raise MergeError("cannot merge", item="weights", got=problem[0], wanted=problem[1], fix="Correct the weights.")
+        _refuse_weights(*problem)
     return weights
+
+
+def _refuse_weights(got, wanted):
+    raise MergeError("cannot merge", item="weights", got=got, wanted=wanted, fix="Correct the weights.") from None
 
 
 def _checked_score(value, index):

@@ -16,7 +16,7 @@ from ..errors import MergeError
 from .deltas import Mask, Votes, add_to_base, check_density, check_scale, check_scope, lowest, trimmed, wide
 from .largest import thresholds
 from .pool import PIECE
-from .soups import check_weights
+from .soups import check_range, check_weights
 from .sphere import arc_shares, check_alpha, check_stock, products, stock_shares
 
 __all__ = ["METHODS", "OF_A_BASE", "Recipe", "check_settings"]
@@ -57,7 +57,13 @@ def interpolate(pool, alpha):
 def slerp(pool, alpha, scope="global"):
     """See `wamlib.merge.slerp`."""
     a, b = pool.members
-    found = _summed(pool, lambda piece: products(a.read(*piece), b.read(*piece)), PIECE)
+
+    def measure(piece):
+        numbers = products(a.read(*piece), b.read(*piece))
+        pool.check_finite(piece, torch.tensor(numbers, dtype=torch.float64))
+        return numbers
+
+    found = _summed(pool, measure, PIECE)
     whole = arc_shares(*(math.fsum(column) for column in zip((0.0, 0.0, 0.0), *found.values(), strict=True)), alpha)
 
     def mean(piece):
@@ -204,7 +210,9 @@ def _averaged(pool, mean):
     def merge(piece):
         if not pool.is_averaged(piece.key):
             return pool.members[0].read(*piece)
-        return mean(piece).to(pool.entries[piece.key].dtype)
+        merged = mean(piece).to(pool.entries[piece.key].dtype)
+        check_range(merged)
+        return merged
 
     return merge
 

@@ -81,6 +81,8 @@ def check_parameters(settings):
         If a name is unknown; the message says which known one is nearest. If a value is of another kind than the
         default, or is a number that cannot be, an empty name, or an unknown model, data set or corruption.
     """
+    if not isinstance(settings, dict):
+        _refuse("the parameters", f"a {type(settings).__name__}", "a dict, from names to values", "Correct the call.")
     known = _kinds()
     for name, value in settings.items():
         if name not in known:
@@ -147,6 +149,8 @@ def _check_model(name, value):
 
 
 def _check_dataset(name, value):
+    if value == "folder:":
+        _refuse_value(name, value, "a path behind it")
     try:
         data.title(value)
     except DataError as error:

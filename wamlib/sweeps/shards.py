@@ -28,7 +28,7 @@ def shard(configs, index, n_shards):
     ConfigError
         If there is no such share.
     """
-    whole = isinstance(index, int) and isinstance(n_shards, int)
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (index, n_shards))
     if not (whole and 1 <= index <= n_shards):
         raise ConfigError("cannot take a share of a sweep", item="the shard", got=f"{index!r} of {n_shards!r}",
                           wanted="1/N to N/N, with whole numbers", fix="Number the shares from 1 on.")  # fmt: skip
@@ -54,11 +54,12 @@ def read_shard(text):
         If it is something else.
     """
     parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
+    numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+    if not (len(numbers) == len(parts) == 2 and 1 <= numbers[0] <= numbers[1]):
         raise ConfigError("cannot take a share of a sweep", item="--shard", got=repr(text),
                           wanted="i/n, the i-th of n shares, such as 2/8",
                           fix="Number the shares from 1 on.")  # fmt: skip
-    return int(parts[0]), int(parts[1])
+    return tuple(numbers)
 
 
 def _first_start(config):
