@@ -1,8 +1,9 @@
 """The command line: the only file that reads its arguments."""
 
 import sys
+import textwrap
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
+Store = Annotated[str | None, typer.Option(help="Folder or URL (s3://...) of the runs; by default $WAMLIB_RUNS.")]
 
 
 @app.command()
@@ -42,11 +44,23 @@ def sweep(
     shard: Annotated[
         str | None, typer.Option(help="i/n: only the i-th of n shares, for machines side by side.")
     ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:8786; its workers train.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="With --dask: least GPU=... that a worker declares.")
+    ] = None,
+    store: Store = None,
 ):
-    """Train the runs of the book that are missing, on all cores or on the accelerator."""
-    from . import data, sweeps
+    """Train the runs of the book that are missing, on all cores or accelerators, or on a cluster.
 
-    _check_device(device)
+    Exit code 1: some runs failed, the others are finished and kept. 2: nothing could be begun.
+    """
+    from . import data, sweeps
+    from .runs import RunStore
+
+    _check_device(device, here=dask is None)
+    there = RunStore(store)
     settings = {} if params is None else sweeps.read_parameters(params)
     configs = sweeps.book(**settings)
     if shard is not None:
@@ -56,11 +70,29 @@ def sweep(
             how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"
             typer.echo(f"left out: {data.title(name)}, which is not on this machine ({how})", err=True)
     try:
-        runs = sweeps.run(configs, device=device, together=together, workers=workers)
+        with sweeps.cluster(dask, gpus=gpus) if dask is not None else nullcontext() as executor:
+            runs = sweeps.run(configs, there, executor, device=device, together=together, workers=workers)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. Finished runs are kept; the same command continues.", err=True)
         raise typer.Exit(130) from None
+    except sweeps.SweepError as error:
+        _print_failures(error.failures)
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo(f"{len(runs)} runs are in the store.")
+
+
+def _print_failures(failures, at_most=5):
+    """Print the first failures with config and traceback; a failure that its four parts explain needs no traceback."""
+    import json
+
+    for failure in failures[:at_most]:
+        typer.echo(f"{failure.config.run_id} failed: {failure.error}", err=True)
+        typer.echo(f"  config: {json.dumps(failure.config.to_dict())}", err=True)
+        if not failure.explained:
+            typer.echo(textwrap.indent(failure.traceback.rstrip(), "  "), err=True)
+    if len(failures) > at_most:
+        typer.echo(f"... and {len(failures) - at_most} more.", err=True)
 
 
 @app.command()
@@ -232,14 +264,27 @@ def _print_plan(plan):
 
 
 @app.command()
-def runs():
+def runs(
+    store: Store = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed, with config and traceback.")] = False,
+):
     """List the finished runs."""
+    import json
+
     from rich.console import Console
     from rich.table import Table
 
     from .runs import RunStore
 
-    store = RunStore()
+    store = RunStore(store)
+    if failed:
+        notes = store.failures()
+        for note in notes:
+            typer.echo(f"{note['run_id']} failed {note['failed']} on {note['where']}: {note['error']}")
+            typer.echo(f"  config: {json.dumps(note['config'])}")
+            typer.echo(textwrap.indent(note["traceback"].rstrip(), "  "))
+        typer.echo(f"{len(notes)} failed runs in {store.root}")
+        return
     rows = store.table()
     shown = ["run_id", "epochs", "test_accuracy", "seconds", "device"]
     table = Table(*shown, title=f"{len(rows)} finished runs in {store.root}")

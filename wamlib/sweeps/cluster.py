@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 
 from ..errors import ConfigError
 from ..provenance import describe_versions
@@ -32,6 +33,11 @@ def cluster(address, *, gpus=None):
         If `distributed` is not installed, no scheduler answers, no worker comes, a worker has several threads, or
         lacks this version of wamlib, torch or numpy.
     """
+    if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:\d+", address):
+        raise _refused(
+            "the address", repr(address), "one such as tcp://host:8786",
+            "Give the address that `dask scheduler` prints.",
+        )  # fmt: skip
     try:
         import distributed
     except ImportError as error:
@@ -39,8 +45,9 @@ def cluster(address, *, gpus=None):
             "cannot use a cluster", item="distributed", got="a package that is not installed", wanted="distributed",
             fix="Install it: pip install 'wamlib[dask]'.",
         ) from error  # fmt: skip
-    # What goes wrong is said once, by the error that is raised.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What goes wrong is said once, by the error that is raised; the package gives some of its parts levels of their own.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:

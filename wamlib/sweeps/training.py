@@ -35,11 +35,12 @@ class SweepError(WamlibError):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed: its config, the error in a line, and the traceback."""
+    """A run that failed: config, error in a line, traceback, and whether the line explains it without one."""
 
     config: TrainConfig
     error: str
     traceback: str
+    explained: bool
 
 
 def run(configs, store=None, executor=None, *, device="auto", together=1, workers=None):
@@ -160,15 +161,15 @@ def _train_job(job, root, data_root, device):
 def _note(store, config, error):
     """Return a failure, kept in the store beside what there is of the run."""
     text = "".join(traceback.format_exception(error))
-    failure = Failure(config, f"{type(error).__name__}: {error}", text)
+    failure = Failure(config, f"{type(error).__name__}: {error}", text, isinstance(error, WamlibError))
     with contextlib.suppress(StoreError):  # which may be why it failed
         store.note_failure(config, failure.error, text)
     return failure
 
 
 def _unseen(store, config):
-    got = f"no record of {config.run_id} in {store.root}, though a worker has finished it"
-    return Failure(config, f"{got}. Workers and this machine must share the store: a shared folder, or s3://.", "")
+    error = f"a worker has finished {config.run_id}, but no record of it is in {store.root}. Workers and this machine "
+    return Failure(config, error + "must share the store: a shared folder, or s3://.", "", True)
 
 
 def _lost(n):

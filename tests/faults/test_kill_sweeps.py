@@ -1,64 +1,15 @@
-"""Real processes, killed for real: nothing finished is lost, nothing half is taken for whole."""
+"""Sweeps that are interrupted or killed, with their workers."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from conftest import tiny
 
 from wamlib import runs
-from wamlib.runs import RunStore
-
-CONFIG = tiny(model="cnn", epochs=6, n_train=1000)
-SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from test_kill import CONFIG
-from wamlib.runs import RunStore
-print("ready", flush=True)
-RunStore(sys.argv[1]).train(CONFIG)
-"""
-
-
-def start(root):
-    command = [sys.executable, "-c", SCRIPT, str(root), str(Path(__file__).parent)]
-    environment_path = str(Path(__file__).parents[1])
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": environment_path}
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-@pytest.mark.slow
-def test_a_killed_training_continues_and_ends_with_the_same_bits(tmp_path):
-    whole = RunStore(tmp_path / "whole").train(CONFIG)
-    store, kills = RunStore(tmp_path / "killed"), 0
-    resume = store.root / CONFIG.run_id / runs.RESUME
-    for moment in (0.0, 0.3, 0.6):
-        process = start(store.root)
-        deadline = time.monotonic() + 60
-        while moment and not resume.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(moment)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-        process.stdout.close()
-        if CONFIG in store:
-            break
-        assert not (store.root / CONFIG.run_id / runs.RECORD).exists()
-    assert kills >= 1
-    run = store.train(CONFIG)
-    torch.testing.assert_close(run.state, whole.state, rtol=0, atol=0)
-    assert [row["loss"] for row in run.record["history"]] == [row["loss"] for row in whole.record["history"]]
 
 
 @pytest.mark.slow
