@@ -1,9 +1,11 @@
 """What is published is the laptop run's, small enough to commit, and names every verdict that changed."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -82,3 +84,42 @@ def test_a_smoke_run_is_no_result(checkout, capsys):
     assert collect.publish("smoke") == 2
     assert "wanted a profile with results" in capsys.readouterr().err
     assert not (checkout / "smoke").exists()
+
+
+# What a notebook holds is text, whatever it looks like
+
+
+def glued(**values):
+    """Return what `collect.glued` finds in a notebook with these texts under these names."""
+    outputs = [
+        nbformat.v4.new_output(
+            "display_data", {"application/papermill.record/text/plain": text}, metadata={"scrapbook": {"name": name}}
+        )
+        for name, text in values.items()
+    ]
+    return collect.glued(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)]))
+
+
+@pytest.mark.parametrize("value", [0, 3, -12, 10_000, 0.0, 15.589999999999996, -2.5e-07, 1e16, 1.5e300])
+def test_numbers_are_what_they_were(value):
+    assert glued(a=repr(value)) == {"a": value}
+    assert type(glued(a=repr(value))["a"]) is type(value)
+
+
+def test_what_is_not_a_number_stays_so():
+    assert math.isnan(glued(a="nan")["a"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["__import__('pathlib').Path('made').touch()", "1.2.3", "007", "1_000", "٣", "9" * 5000, "1+1", "(1)", "1\n", "'1'",
+     "<Figure size 638x341 with 2 Axes>", "inf", ""],
+)  # fmt: skip
+def test_what_is_no_number_is_left_alone(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert glued(a="1", b=text) == {"a": 1}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_page_can_ask_for_is_left_alone():
+    assert glued(**{"a": "1", "../../a": "2", "a/b": "3", "a }} b": "4", "": "5"}) == {"a": 1}

@@ -6,7 +6,6 @@ those of that profile into data/results/gpu/, with the device, versions and comm
 """
 
 import argparse
-import ast
 import inspect
 import json
 import re
@@ -26,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
 LARGEST = 500_000  # bytes of a file that is committed
+# What Python writes for int and float. Nothing is evaluated: a notebook comes from wherever its author had it from.
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e[-+][0-9]{2,3})?|nan")
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
             "30_same_or_not": "same", "31_how_many": "many", "32_between": "between",
             "33_architectures": "architectures", "34_alignment": "alignment",
@@ -82,9 +83,10 @@ def glued(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            text = "".join(value for kind, value in output.get("data", {}).items() if kind.endswith("text/plain"))
-            if name and re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?|nan", text):
-                found[name] = float(text) if text == "nan" else ast.literal_eval(text)
+            text = "".join(str(value) for kind, value in output.get("data", {}).items() if kind.endswith("text/plain"))
+            # A name is one that a page can ask for: {{ name }}.
+            if isinstance(name, str) and re.fullmatch(r"\w+", name) and NUMBER.fullmatch(text):
+                found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
     return found
 
 
