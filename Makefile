@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench fidelity findings lock clean
+.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench fidelity findings lock audit clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -29,7 +29,7 @@ ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
 CHAPTERS := $(filter 33_% 35_% 40_%,$(ALL)) $(filter-out 33_% 35_% 40_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
-PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle)
+PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle wamlib/*/*.css wamlib/*/*.js)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
 HTML := book/_build/html/index.html
 SWEPT := data/runs/.swept-$(PROFILE)
@@ -80,6 +80,12 @@ unit: $(READY) | lint ## Tests of the package (4 min)
 # One after the other: nbval runs each executed chapter again and compares its tables.
 notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
 	$(PYTHON) book/tools/check_notebooks.py
+
+audit: ## Look the locked packages up among known vulnerabilities (network)
+	@python3 -m venv book/_build/audit && book/_build/audit/bin/pip install -q pip-audit || { \
+	  echo "cannot audit the locked packages: pip-audit: got no installation (pip's message is above), wanted one in" \
+	    "book/_build/audit. Check the network and run the command again." >&2; exit 2; }
+	@python3 book/tools/audit.py book/_build/audit/bin/pip-audit requirements.lock
 
 fidelity: book/_build/.fidelity ## Compare every merge with timm, torch, mergekit and peft; writes benchmarks/results/ (1 min)
 	$(PYTHON) benchmarks/fidelity.py
