@@ -95,11 +95,9 @@ class Folder:
     def find(self, name):
         """Return the sorted names ``folder/name`` of all files of one name."""
         with _telling("list a store", self.root):
-            try:
-                # One level and no pattern: a pattern would look into every folder's list.
-                folders = sorted(entry.name for entry in os.scandir(self.root) if not entry.name.startswith("."))
-            except FileNotFoundError:
-                return []
+            # One level and no pattern: a pattern would look into every folder's list.
+            there = os.scandir(self.root) if self.root.exists() else ()
+            folders = sorted(entry.name for entry in there if not entry.name.startswith("."))
             return [f"{folder}/{name}" for folder in folders if self.has(f"{folder}/{name}")]
 
     def read(self, name):
@@ -112,7 +110,7 @@ class Folder:
         StoreError
             If it cannot be read.
         """
-        with _telling("read a file of a store", self.path(name)):
+        with _telling("read a file of a store", self.path(name), absent_is_fine=True):
             return self.path(name).read_bytes()
 
     def read_all(self, names):
@@ -210,8 +208,12 @@ class Bucket:
 
     def has(self, name):
         """Return whether an object is there."""
-        with self._telling("look into a store", name):
-            return self.files.exists(f"{self.prefix}/{name}")
+        # Not "exists", which takes a server that does not answer for an object that is not there.
+        try:
+            with self._telling("look into a store", name, absent_is_fine=True):
+                return self.files.info(f"{self.prefix}/{name}")["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     def missing(self, names):
         """Return those of the names that are not there, by one listing in place of a question each."""
@@ -228,7 +230,7 @@ class Bucket:
 
     def read(self, name):
         """Return the bytes of an object; raises as `Folder.read` does."""
-        with self._telling("read an object of a store", name):
+        with self._telling("read an object of a store", name, absent_is_fine=True):
             return self.files.cat_file(f"{self.prefix}/{name}")
 
     def read_all(self, names):
@@ -260,8 +262,9 @@ class Bucket:
 
     def delete(self, name):
         """Delete an object if it is there."""
-        with self._telling("delete an object of a run", name), contextlib.suppress(FileNotFoundError):
-            self.files.rm_file(f"{self.prefix}/{name}")
+        with self._telling("delete an object of a run", name):
+            if self.has(name):
+                self.files.rm_file(f"{self.prefix}/{name}")
 
     def name_of(self, stem, suffix, digest):
         """Return the name of an object of a run, its digest in it.
@@ -293,19 +296,22 @@ class Bucket:
                 yield path, grown
 
     @contextlib.contextmanager
-    def _telling(self, doing, name):
-        with _telling(doing, self.path(name), of=Exception):  # each service behind fsspec has its own kinds
+    def _telling(self, doing, name, absent_is_fine=False):
+        # Each service behind fsspec has its own kinds of exception.
+        with _telling(doing, self.path(name), absent_is_fine, of=Exception):
             yield
 
 
 @contextlib.contextmanager
-def _telling(doing, item, of=OSError):
-    """Say in four parts what the system refused; that a file is not there is for the caller to judge."""
+def _telling(doing, item, absent_is_fine=False, of=OSError):
+    """Say in four parts what the system refused; where it may be absent, that a file is not there is no refusal."""
     try:
         yield
-    except (FileNotFoundError, StoreError):
+    except StoreError:
         raise
     except of as error:
+        if absent_is_fine and isinstance(error, FileNotFoundError):
+            raise
         raise StoreError(
             f"cannot {doing}", item=str(item), got=f"{type(error).__name__}: {error}",
             wanted="a store that can be read and written",

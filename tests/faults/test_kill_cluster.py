@@ -31,7 +31,8 @@ def weights(tmp_path_factory):
     """The digests of the weights that a sweep on this machine gives."""
     folder = tmp_path_factory.mktemp("here")
     process = sweep(folder)
-    assert process.communicate(timeout=240) and process.returncode == 0
+    process.communicate(timeout=240)
+    assert process.returncode == 0
     return digests(folder)
 
 
@@ -58,7 +59,7 @@ def test_a_worker_that_is_killed_costs_an_epoch(tmp_path, weights):
         first.wait()
         assert process.poll() is None  # the sweep waits for another
         start("worker", address, "--nthreads", "1")
-        output, error = process.communicate(timeout=240)
+        _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
     assert "Traceback" not in error
     assert digests(tmp_path) == weights
@@ -72,7 +73,7 @@ def test_a_scheduler_that_is_killed_loses_nothing(tmp_path, weights):
         process = sweep(tmp_path, "--dask", address)
         wait_for(lambda: len(list(tmp_path.glob("runs/*/record.json"))) >= 2 and under_way(tmp_path))
         scheduler.kill()
-        output, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 1, error
     assert "Traceback" not in error
     assert error.strip().splitlines()[-1].startswith("SweepError: cannot finish a sweep: ")
