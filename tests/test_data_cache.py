@@ -162,9 +162,10 @@ def spoil(change):
         spoil(lambda pixels: pixels.reshape(30, -1)),
         spoil(lambda pixels: pixels.astype(np.float32)),
         spoil(np.asfortranarray),
+        lambda path: path.write_bytes(path.read_bytes()[:-50] + b"!" + path.read_bytes()[-49:]),
         lambda path: (path.unlink(), path.mkdir()),
     ],
-    ids=["short", "header", "empty", "garbage", "key", "shape", "fewer", "flat", "float", "fortran", "folder"],
+    ids=["short", "header", "empty", "garbage", "key", "shape", "fewer", "flat", "float", "fortran", "flipped", "folder"],
 )
 def test_what_is_kept_but_not_whole_is_made_anew(root, damage):
     expected = fresh("folder:pets", root).split_hash

@@ -75,7 +75,7 @@ def test_many_runs_are_found_by_a_listing_and_read_at_once(url, monkeypatch):
     for config in configs[:2]:
         there.train(config)
     questions = []
-    monkeypatch.setattr(there.storage.files, "exists", lambda path: questions.append(path))
+    monkeypatch.setattr(there.storage.files, "exists", questions.append)
     assert there.missing([*configs, *configs]) == [configs[2]]
     assert questions == []
     assert [run.config for run in there.load([configs[1], configs[0], configs[1]])] == [configs[i] for i in (1, 0, 1)]
@@ -174,7 +174,7 @@ def test_the_command_line_trains_into_a_bucket(url, tmp_path):
 ])  # fmt: skip
 def test_a_bucket_that_is_not_there_is_an_error_of_four_parts(ask, server):
     there = RunStore("s3://no-such-bucket-here/runs")
-    with pytest.raises(StoreError, match="s3://no-such-bucket-here/runs.* bucket does not exist"):
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket-here/runs.* bucket does not exist"):
         ask(there)
 
 

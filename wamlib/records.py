@@ -53,7 +53,7 @@ def decode_record(content, path, run_id):
         raise _damaged(path, f"no JSON object ({type(error).__name__}: {error})") from error
     if digest is not None and digest != _digest(record):
         raise _damaged(path, "a record that was changed after it was written")
-    if not isinstance(form, int) or form not in (1, FORMAT):
+    if type(form) is not int or form not in (1, FORMAT):
         raise CheckpointError(
             "cannot read a run", item=str(path), got=f"a record of format {form!r}",
             wanted=f"format 1 to {FORMAT}, which this version of wamlib knows",

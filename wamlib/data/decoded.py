@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MIN_IMAGES = 1000  # smaller sets are decoded faster than they are looked up
 PATIENCE = 600.0  # seconds to wait for another process that decodes the same images
 # Part of every fingerprint. Raise it when a change in `decode` changes the bytes it returns.
 VERSION = 1
+SUM_BYTES = 4  # at the end of a kept file, a checksum of its pixels
 
 
 def read_images(files, where, root, mode=None):
@@ -77,10 +79,17 @@ def _open(path, n):
     try:
         # "c" maps the file for reading, and copies a page that is written to: torch wants writable memory.
         pixels = np.lib.format.open_memmap(path, mode="c")
+        with open(path, "rb") as file:
+            file.seek(-SUM_BYTES, os.SEEK_END)
+            checksum = file.read()
     except Exception:  # numpy raises ValueError, TokenError, OverflowError, ... for a damaged header
         return None
     whole = pixels.dtype == np.uint8 and pixels.ndim == 4 and len(pixels) == n and pixels.flags.c_contiguous
-    return pixels if whole else None
+    return pixels if whole and _checksum(pixels) == checksum else None
+
+
+def _checksum(pixels):
+    return zlib.crc32(pixels).to_bytes(SUM_BYTES, "big")
 
 
 def _lock(stack, path):
@@ -103,6 +112,7 @@ def _write(pixels, path, owner):
         try:
             with open(part, "wb") as file:
                 np.save(file, pixels)
+                file.write(_checksum(pixels))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
