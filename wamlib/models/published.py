@@ -7,6 +7,7 @@ the stem does not shrink the image. A VGG has no such stem to replace.
 
 import functools
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ PLAIN = (*_VGG, "resnet18", "resnet50", "densenet121", "vit_b_16")
 CIFAR = ("resnet18_cifar", "resnet50_cifar", "densenet121_cifar", "vit_b_16_cifar")
 NAMES = PLAIN + CIFAR
 
+# In DenseNet's files layers are called norm.1, in its modules norm1.
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=\d\.)")
 _PATCH = 16  # pixels a side in every vit_b_16 of torchvision
 
 
@@ -145,8 +148,15 @@ def _pretrained(name, plain, weights):
             fix="Correct the name, or leave it out for random weights.",
         )
     file = Path(torch.hub.get_dir(), "checkpoints", known[weights].url.rpartition("/")[2])
+    # What torchvision's constructors tell themselves when they load weights.
+    settings = {"init_weights": False} if plain in _VGG else {}
+    model = get_model(plain, num_classes=len(known[weights].meta["categories"]), **settings)
     try:
-        return get_model(plain, weights=known[weights], progress=False)
+        # Not by the constructor, which unpickles whatever the file holds.
+        state = known[weights].get_state_dict(progress=False, check_hash=True, weights_only=True)
+        for key in list(state):
+            state[_DENSE_LAYER.sub(r"\1", key)] = state.pop(key)
+        model.load_state_dict(state)
     except OSError as error:  # no network, no such host, no space
         raise ConfigError(
             f"cannot build {name} with weights {weights}",
@@ -155,7 +165,7 @@ def _pretrained(name, plain, weights):
             wanted=f"a download, or the file in {file.parent}",
             fix="Be online once, or copy the file into that folder (the variable TORCH_HOME moves it).",
         ) from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"cannot build {name} with weights {weights}",
             item=str(file),
@@ -163,3 +173,4 @@ def _pretrained(name, plain, weights):
             wanted="the file that torchvision publishes",
             fix="Delete the file, so that it is downloaded again.",
         ) from error
+    return model
