@@ -106,6 +106,12 @@ def feature_ensemble(features, heads, head="averaged"):
         )  # fmt: skip
     weight = _stack([w for w, _ in heads], "head weights")
     bias = _stack([b for _, b in heads], "head biases")
+    if weight.dim() != 3 or weight.shape[2] != stacked.shape[-1] or bias.shape != weight.shape[:2]:
+        raise MemberMismatchError(
+            "cannot make a feature ensemble", item="heads",
+            got=f"weights of shape {tuple(weight.shape[1:])} and biases of {tuple(bias.shape[1:])}",
+            wanted=f"(class, {stacked.shape[-1]}) and (class,)", fix="Pass the layer that reads these features.",
+        )  # fmt: skip
     if head == "first":
         pooled = F.linear(stacked.mean(0), weight[0], bias[0])
     elif head == "averaged":
@@ -125,6 +131,11 @@ def _stack(tensors, what):
     if len(tensors) == 0:
         _refuse_none(what)
     for index, tensor in enumerate(tensors):
+        if not isinstance(tensor, torch.Tensor):
+            raise MergeError(
+                "cannot make an ensemble", item=f"{what} of member {index}", got=f"a {type(tensor).__name__}",
+                wanted="a tensor", fix="Pass one tensor per member.",
+            )  # fmt: skip
         if tensor.shape != tensors[0].shape:
             raise MemberMismatchError(
                 "cannot make an ensemble",

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -141,8 +142,15 @@ def load(name, root=None, *, n_train=None, n_eval=None, split_seed=0, device="cp
     DataError
         If files are missing, damaged, or do not form a data set to train on.
     """
+    for item, number, low in (("n_train", n_train, 1), ("n_eval", n_eval, 1), ("split_seed", split_seed, 0)):
+        _check_number(name, item, number, low)
     # Both made absolute first: the same words mean other files in another working directory.
     root = Path(root or home() / "raw").absolute()
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise DataError(f"cannot load {name}", item="device", got=repr(device), wanted="cpu, cuda or mps",
+                        fix="Correct the argument.") from error  # fmt: skip
     return _load(name, sources.resolve(name, root), root, n_train, n_eval, split_seed).to(device)
 
 
@@ -188,6 +196,13 @@ def _load(name, source, root, n_train, n_eval, split_seed):
         Split(test_images, test_labels, mean, std),
     ]
     return Dataset(name, raw.classes, *splits, split_hash=_hash(splits))
+
+
+def _check_number(name, item, number, low):
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not (whole and number >= low) and not (number is None and low == 1):
+        raise DataError(f"cannot load {name}", item=item, got=repr(number), wanted=f"a whole number of at least {low}",
+                        fix="Correct the argument; n_train=None and n_eval=None take all images.")  # fmt: skip
 
 
 def _check_raw(name, raw):

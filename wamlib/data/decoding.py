@@ -89,7 +89,8 @@ def _decode(file, where, mode):
             kind = mode or ("L" if image.mode in ("1", "L", "LA", "I", "I;16") else "RGB")
             return np.asarray(image.convert(kind)), kind
     # RuntimeError is zipfile's word for an archive that is encrypted or packed in an unknown way.
-    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
+            Image.DecompressionBombError) as error:  # fmt: skip
         raise DataError(
             "cannot load images",
             item=f"{where}/{file.name}",

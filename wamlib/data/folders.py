@@ -33,7 +33,7 @@ def _places(path, root):
 
 def find_folder(path, root):
     """Return the absolute path of a folder or archive, or None if there is none."""
-    return next((place for place in _places(path, root) if place.exists()), None)
+    return next((place for place in _places(path, root) if os.path.exists(place)), None)
 
 
 def read_folder(path, root):
@@ -113,4 +113,13 @@ def _list_zip(path):
     # One folder around everything, as archives have, is not a class.
     drop = 1 if len({parts[0] for parts, _ in entries}) == 1 and all(len(parts) > 2 for parts, _ in entries) else 0
     for parts, info in entries:
+        # Nothing is unpacked, so such a name writes nowhere; but no honest archive has a class called "..".
+        if not all(parts) or {".", ".."} & set(parts):
+            raise DataError(
+                f"cannot load folder:{path}",
+                item=repr(info.filename),
+                got="a name that leads out of the archive",
+                wanted="a path inside it, such as CLASS/NAME.png",
+                fix="Pack the folder anew, or get the archive from someone you trust.",
+            )
         yield ImageFile("/".join(parts[drop:]), lambda info=info: archive.read(info), (info.file_size, info.CRC))

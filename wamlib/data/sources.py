@@ -54,10 +54,11 @@ NAMES = tuple(SOURCES)
 
 def _source(name):
     """Return the source of a name, one made up for ``folder:PATH``."""
-    if name.startswith("folder:"):
+    text = isinstance(name, str)
+    if text and name.startswith("folder:") and name != "folder:":
         path = name.removeprefix("folder:")
         return Source(folder_title(path), lambda root: find_folder(path, root) is not None, partial(read_folder, path))
-    if name not in SOURCES:
+    if not text or name not in SOURCES:
         raise DataError(
             "cannot load a data set",
             item=f"name {name!r}",
@@ -80,7 +81,8 @@ def read(name, root):
 
 
 def resolve(name, root):
-    """Return ``folder:PATH`` with the absolute path it means here and now, and any other name as it is."""
+    """Return ``folder:PATH`` with the absolute path it means here and now, and any other known name as it is."""
+    _source(name)  # refuses what is not known
     found = find_folder(name.removeprefix("folder:"), root) if name.startswith("folder:") else None
     return f"folder:{found}" if found else name
 

@@ -8,12 +8,13 @@ those of the first member.
 """
 
 import hashlib
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 
 from ..errors import MergeError
-from .members import check_finite, check_layout, is_learnable, merge_by_key, prepared, strip_prefixes
+from .members import check_finite, check_layout, checked_state, is_learnable, merge_by_key, prepared, strip_prefixes
 from .soups import cast, weighted_sum
 
 __all__ = ["dare", "task_arithmetic", "ties"]
@@ -167,6 +168,7 @@ def dare(base, members, density, seed, scale=1.0):
     base, members = prepared_with_base(base, members)
     check_scale(scale)
     check_density(density, lowest=None)
+    check_seed(seed)
 
     def merge(key):
         kept = []
@@ -301,7 +303,7 @@ def merge_deltas(base, members, merge):
 
 def prepared_with_base(base, members):
     """Return base and members, prefixes stripped and checked against each other."""
-    members, base = prepared(members), strip_prefixes(base)
+    members, base = prepared(members), strip_prefixes(checked_state(base, "the base"))
     check_layout(base, members[0], "the base", "member 0")
     check_finite(base, "the base")
     return base, members
@@ -317,6 +319,12 @@ def check_density(density, *, lowest):
     """Refuse a density outside [lowest, 1], or outside (0, 1] if lowest is None."""
     if not (isinstance(density, (int, float)) and (0 < density <= 1 or density == lowest)):
         refuse("density", repr(density), "a number in (0, 1]" if lowest is None else "a number in [0, 1]")
+
+
+def check_seed(seed):
+    """Refuse a seed that is no whole number."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        refuse("seed", repr(seed), "a whole number")
 
 
 def check_scope(scope):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -105,7 +106,7 @@ def merge_files(
     ----------
     The safetensors format. https://huggingface.co/docs/safetensors
     """
-    paths, out = [Path(path) for path in paths], Path(out)
+    paths, out = _paths("the members", paths), _paths("the output", [out])[0]
     _check_call(paths, out, method, base, settings)
     with ExitStack() as stack:
         known = {}
@@ -187,11 +188,19 @@ def _metadata(notes):
     return {"format": "pt", "wamlib": json.dumps(record, default=lambda value: value.tolist())}
 
 
+def _paths(item, names):
+    names = list(names) if isinstance(names, Iterable) and not isinstance(names, (str, os.PathLike)) else [None]
+    if not all(isinstance(name, (str, os.PathLike)) for name in names):
+        raise MergeError("cannot merge files", item=item, got="something that names no files",
+                         wanted="a list of paths, and one path of the output", fix="Correct the call.")  # fmt: skip
+    return [Path(name) for name in names]
+
+
 def _check_call(paths, out, method, base, settings):
     """Refuse a call that could not mean anything, before a file is opened."""
     problem, fix = None, "Correct the call."
     known = ", ".join(METHODS)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         problem = ("the method", repr(method), f"one of {known}")
     elif not paths:
         problem = ("the members", "none", "at least one file")

@@ -1,6 +1,7 @@
 """What makes state dicts members of one pool: their keys, shapes, dtypes, ties and finiteness."""
 
 import warnings
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -53,9 +54,28 @@ def strip_prefixes(state, item="a member"):
 
 def prepared(members):
     """Return the members as a list, prefixes stripped and checked."""
-    members = [strip_prefixes(member) for member in members]
+    if isinstance(members, (str, Mapping)) or not isinstance(members, Iterable):
+        _refuse_kind("the members", members, "a list of state dicts")
+    members = [strip_prefixes(checked_state(member, f"member {index}")) for index, member in enumerate(members)]
     check_members(members)
     return members
+
+
+def checked_state(state, item):
+    """Return a state dict; refuse anything else."""
+    if not isinstance(state, Mapping):
+        _refuse_kind(item, state, "a state dict")
+    for key, tensor in state.items():
+        if not (isinstance(key, str) and isinstance(tensor, torch.Tensor)):
+            _refuse_kind(f"{item}, {key!r}", tensor, "a tensor under a name")
+    return state
+
+
+def _refuse_kind(item, got, wanted):
+    raise MergeError(
+        "cannot merge", item=item, got=f"a {type(got).__name__}", wanted=wanted,
+        fix="Pass the members as a list of model.state_dict().",
+    )  # fmt: skip
 
 
 def tied_keys(members):

@@ -5,7 +5,7 @@ import json
 import torch
 
 from ..errors import CheckpointError, MergeError
-from .members import check_finite, check_layout, strip_prefixes, tied_keys
+from .members import check_finite, check_layout, checked_state, strip_prefixes, tied_keys
 from .soups import cast, weighted_sum
 
 __all__ = ["RunningAverage"]
@@ -88,7 +88,8 @@ class RunningAverage:
             If a weight is NaN or infinite.
             After either error the average is what it was before.
         """
-        state = strip_prefixes(model.state_dict() if isinstance(model, torch.nn.Module) else model)
+        state = model.state_dict() if isinstance(model, torch.nn.Module) else model
+        state = strip_prefixes(checked_state(state, f"update {self.count}"))
         if self.count:
             check_layout(state, self._layout, f"update {self.count}", "update 0")
         check_finite(state, f"update {self.count}")

@@ -117,6 +117,7 @@ def interpolate(a, b, alpha):
     ----------
     Frankle et al. (2020), Linear Mode Connectivity, Section 2. https://arxiv.org/abs/1912.05671
     """
+    check_alpha(alpha)
     return uniform_soup([a, b], weights=[1 - alpha, alpha])
 
 
@@ -180,6 +181,17 @@ def greedy_soup(members, score):
     return Soup(state, accepted, scores, best)
 
 
+def check_alpha(alpha):
+    """Refuse a place between two members that is no finite number."""
+    try:
+        finite = math.isfinite(alpha)
+    except (OverflowError, TypeError):
+        finite = False
+    if not finite:
+        raise MergeError("cannot merge", item="alpha", got=reprlib.repr(alpha), wanted="a finite number",
+                         fix="Correct the argument.")  # fmt: skip
+
+
 def check_weights(weights, n_members):
     if weights is None:
         return [1.0] * n_members
@@ -206,13 +218,16 @@ def _refuse_weights(got, wanted):
 
 
 def _checked_score(value, index):
-    value = float(value)
-    if math.isnan(value):
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if math.isnan(number):
         raise MergeError(
             "cannot make a greedy soup",
             item=f"the score when member {index} was tried",
-            got="NaN",
+            got="NaN" if isinstance(value, float) else reprlib.repr(value),
             wanted="a number, higher is better",
             fix="Check the score function; an empty selection split gives NaN.",
         )
-    return value
+    return number

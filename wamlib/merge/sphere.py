@@ -6,9 +6,9 @@ import math
 import torch
 
 from ..errors import MergeError
-from .deltas import check_scope, delta, has_delta, merge_deltas, prepared_with_base, refuse
+from .deltas import check_scope, delta, has_delta, merge_deltas, prepared_with_base
 from .members import merge_by_key, prepared
-from .soups import cast, weighted_sum
+from .soups import cast, check_alpha, weighted_sum
 
 __all__ = ["model_stock", "slerp"]
 
@@ -108,12 +108,6 @@ def model_stock(base, members):
         return cast(weighted_sum([base[key], *(member[key] for member in members)], shares), base[key])
 
     return merge_deltas(base, members, merge)
-
-
-def check_alpha(alpha):
-    """Refuse a place on an arc that is no finite number."""
-    if not (isinstance(alpha, (int, float)) and math.isfinite(alpha)):
-        refuse("alpha", repr(alpha), "a finite number")
 
 
 def check_stock(n_members):

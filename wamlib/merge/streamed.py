@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import MergeError
-from .deltas import Mask, Votes, add_to_base, check_density, check_scale, check_scope, lowest, trimmed, wide
+from .deltas import Mask, Votes, add_to_base, check_density, check_scale, check_scope, check_seed, lowest, trimmed, wide
 from .largest import thresholds
 from .pool import PIECE
-from .soups import check_range, check_weights
-from .sphere import arc_shares, check_alpha, check_stock, products, stock_shares
+from .soups import check_alpha, check_range, check_weights
+from .sphere import arc_shares, check_stock, products, stock_shares
 
 __all__ = ["METHODS", "OF_A_BASE", "Recipe", "check_settings"]
 
@@ -191,6 +191,7 @@ def check_settings(method, n_members, settings):
         "alpha": check_alpha,
         "scale": check_scale,
         "scope": check_scope,
+        "seed": check_seed,
         "density": lambda density: check_density(density, lowest=None if method == "dare" else 0),
     }
     for name in checks.keys() & settings.keys():

@@ -90,7 +90,7 @@ def check_name(name):
 
 def _builder(name, weights):
     """Return what builds the model of a name, given classes, channels and pixels."""
-    plain, mark, factor = name.partition("-x")
+    plain, mark, factor = str(name).partition("-x")
     if plain not in _BUILDERS:
         _refuse_name(name, "a name that is not registered")
     wanted = {key: value for key, value in (("width", _width(name, factor) if mark else None), ("weights", weights))

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ def _check(kind, budget, temperature, n_steps):
     if kind not in ATTACKS:
         _refuse("kind", repr(kind), f"one of {', '.join(ATTACKS)}", "Correct the argument.")
     for item, number in (("budget", budget), ("temperature", temperature)):
-        if not (math.isfinite(number) and number > 0):
+        if not (isinstance(number, Real) and 0 < number < math.inf):
             _refuse(item, repr(number), "a positive, finite number", "Correct the argument.")
     if n_steps < 1:
         _refuse("n_steps", repr(n_steps), "at least 1", "Take ten.")

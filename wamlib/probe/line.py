@@ -1,5 +1,6 @@
 """The straight line between two members."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..errors import ProbeError
@@ -83,13 +84,20 @@ def barrier_height(alphas, errors):
         As `barrier`.
     """
     alphas = _checked_alphas(alphas)
+    if len(errors) != len(alphas) or any(error != error for error in errors):
+        raise ProbeError(
+            "cannot measure a barrier", item="errors", got=f"{list(errors)}",
+            wanted=f"{len(alphas)} numbers, one per alpha, none of them NaN", fix="Look at the logits they come from.",
+        )  # fmt: skip
     ends = errors[alphas.index(0.0)], errors[alphas.index(1.0)]
     return max(0.0, *(e - ((1 - x) * ends[0] + x * ends[1]) for x, e in zip(alphas, errors, strict=True)))
 
 
 def _checked_alphas(alphas):
-    alphas = [float(alpha) for alpha in alphas]
-    if 0.0 not in alphas or 1.0 not in alphas or not all(0 <= alpha <= 1 for alpha in alphas):
+    with suppress(TypeError, ValueError):  # of what is no number; it is refused below
+        alphas = [float(alpha) for alpha in alphas]
+    numbers = all(isinstance(alpha, float) for alpha in alphas)
+    if not numbers or 0.0 not in alphas or 1.0 not in alphas or not all(0 <= alpha <= 1 for alpha in alphas):
         raise ProbeError(
             "cannot measure a barrier",
             item="alphas",

@@ -1,6 +1,7 @@
 """The size of weights, and what a scale factor does."""
 
 import math
+from numbers import Real
 
 import torch
 
@@ -78,7 +79,7 @@ def scale(state, factor, scope="learnable", layer=None):
     """
     if scope not in SCOPES:
         _refuse("scope", repr(scope), f"one of {', '.join(SCOPES)}", "Correct the argument.")
-    if not (math.isfinite(factor) and factor > 0):
+    if not (isinstance(factor, Real) and 0 < factor < math.inf):
         _refuse("factor", repr(factor), "a positive, finite number", "Correct the argument.")
     if layer is not None:
         if layer not in layers(state):

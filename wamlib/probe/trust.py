@@ -68,13 +68,16 @@ def reliability(logits, labels, n_bins=15):
     Raises
     ------
     ProbeError
-        If there is no image, or not one label for each.
+        If there is no image, or not one label for each, or no bin.
 
     References
     ----------
     Guo et al. (2017), On Calibration of Modern Neural Networks, eqs. (1) to (3). https://arxiv.org/abs/1706.04599
     """
     _check(logits, labels)
+    if not (isinstance(n_bins, int) and n_bins >= 1):
+        raise ProbeError("cannot compare confidence with accuracy", item="n_bins", got=repr(n_bins),
+                         wanted="a whole number of at least 1", fix="Fifteen are usual.")  # fmt: skip
     count, confidence, right = confidence_bins(logits, labels, n_bins)
     return Reliability(100 * confidence / count, 100 * right / count, 100 * count / len(labels))
 

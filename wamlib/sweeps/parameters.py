@@ -149,8 +149,6 @@ def _check_model(name, value):
 
 
 def _check_dataset(name, value):
-    if value == "folder:":
-        _refuse_value(name, value, "a path behind it")
     try:
         data.title(value)
     except DataError as error:
