@@ -30,8 +30,12 @@ def read_tiny_imagenet(root):
         _refuse(folder, f"no {' or no '.join(LISTS)}", "the unpacked tiny-imagenet-200")
     wnids, words, notes = ((folder / name).read_text() for name in LISTS)
     wnids = sorted(wnids.split())
-    train = [(wnid, path) for wnid in wnids for path in sorted((folder / "train" / wnid).rglob("*.JPEG"))]
     rows = [line.split("\t")[:2] for line in notes.splitlines()]
+    # What the lists name is looked for below the folder only.
+    for name in (*wnids, *(row[0] for row in rows)):
+        if Path(name).name != name or name == "..":
+            _refuse(folder, f"the name {name!r} in a list", "names without folders")
+    train = [(wnid, path) for wnid in wnids for path in sorted((folder / "train" / wnid).rglob("*.JPEG"))]
     test = [(wnid, folder / "val" / "images" / name) for name, wnid in rows]
     if not train:
         _refuse(folder / "train", "no images", "WNID/images/NAME.JPEG")

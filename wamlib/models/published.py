@@ -8,6 +8,7 @@ the stem does not shrink the image. A VGG has no such stem to replace.
 import functools
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -152,8 +153,10 @@ def _pretrained(name, plain, weights):
     settings = {"init_weights": False} if plain in _VGG else {}
     model = get_model(plain, num_classes=len(known[weights].meta["categories"]), **settings)
     try:
-        # Not by the constructor, which unpickles whatever the file holds.
-        state = known[weights].get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice about old formats; what it cannot read is an error
+            # Not by the constructor, which unpickles whatever the file holds.
+            state = known[weights].get_state_dict(progress=False, check_hash=True, weights_only=True)
         for key in list(state):
             state[_DENSE_LAYER.sub(r"\1", key)] = state.pop(key)
         model.load_state_dict(state)
