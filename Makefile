@@ -9,6 +9,9 @@ SHELL := bash
 PROFILE ?= laptop
 # chapters executed side by side; each takes about 1 GB
 JOBS ?= 2
+# tcp://host:8786 of a Dask scheduler whose workers train and execute; they share this folder
+DASK ?=
+ON := $(if $(DASK),--dask $(DASK))
 MAKEFLAGS += --no-print-directory --jobs=$(JOBS)
 
 # The active environment if wamlib is installed in it, otherwise .venv, which is made once.
@@ -38,7 +41,8 @@ USED := book/_build/.profile-$(PROFILE)
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time. Times: 2 CPU cores."
+	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time; DASK=tcp://host:8786 on a cluster."
+	@echo "  Times: 2 CPU cores."
 
 ##@ Read and rerun
 book: $(HTML) ## Train what is missing, execute every chapter, build the HTML (unchanged 0 s)
@@ -128,7 +132,7 @@ data/raw/.fashion-mnist: | $(READY)
 
 $(SWEPT): $(PACKAGE) $(PARAMS) | $(READY) $(if $(filter smoke,$(PROFILE)),,data/raw/.fashion-mnist)
 	@echo "Members:"
-	@$(BIN)/wamlib sweep $(if $(PARAMS),--params $(PARAMS))
+	@$(BIN)/wamlib sweep $(if $(PARAMS),--params $(PARAMS)) $(ON)
 	@touch $@
 
 # Executed chapters of another profile are out of date, whatever their time stamps say.
@@ -137,7 +141,7 @@ $(USED):
 
 # PACKAGE is the point: Jupyter Book's own cache does not see a change in wamlib.
 $(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(PARAMS) $(SWEPT) $(USED) | $(READY)
-	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py $< $@ $(PARAMS)
+	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py $< $@ $(PARAMS) $(ON)
 
 $(HTML): $(EXECUTED) $(PAGES) | $(READY)
 	@$(PYTHON) book/tools/collect.py --profile $(PROFILE)

@@ -1,6 +1,12 @@
-"""Execute one chapter: NOTEBOOK OUTPUT [PARAMS.yml]. The output appears only if every cell ran."""
+"""Execute one chapter: NOTEBOOK OUTPUT [PARAMS.yml] [--dask ADDRESS]. The output appears only if every cell ran.
 
+What stands in PARAMS.yml was checked by `wamlib sweep`, which goes before every chapter; to check it here again would
+cost seconds, for it needs torch.
+"""
+
+import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -9,16 +15,23 @@ from pathlib import Path
 import yaml
 from traitlets.config import Config
 
+from wamlib.errors import ConfigError, WamlibError
+
 # jsonschema would build a grammar of web addresses as it is imported, which takes longer than all the rest together;
 # it does without if this package is not there, and a notebook has no such addresses to be checked.
 GRAMMAR = "rfc3987_syntax"
 sys.modules.setdefault(GRAMMAR, None)
 import papermill  # noqa: E402
+from nbclient.exceptions import DeadKernelError  # noqa: E402
 
 
 def main(notebook, output, params=None):
-    notebook, output = Path(notebook), Path(output)
-    overrides = yaml.safe_load(Path(params).read_text()) if params else {}
+    if not notebook.is_file():
+        raise ConfigError(
+            "cannot execute a chapter", item=str(notebook), got="no such file", wanted="a notebook",
+            fix="Correct the path; notebooks/ lists them.",
+        )  # fmt: skip
+    overrides = (yaml.safe_load(params.read_text()) or {}) if params else {}
     known = papermill.inspect_notebook(str(notebook))
     overrides = {name: value for name, value in overrides.items() if name in known}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -42,17 +55,62 @@ def main(notebook, output, params=None):
             file=sys.stderr,
         )
         return 1
+    except DeadKernelError:
+        print(
+            f"cannot execute a chapter: {notebook}: got a kernel that died, wanted one that lives to the last cell. "
+            f"The cells so far are in {partial}. Perhaps memory ran out: run make again with JOBS=1. Finished members "
+            "and kept predictions are there.",
+            file=sys.stderr,
+        )
+        return 1
     os.replace(partial, output)
     print(f"  {notebook.stem}: done in {time.perf_counter() - begin:.0f} s", flush=True)
     return 0
 
 
-if __name__ == "__main__":
-    # ipykernel's sockets go into a folder of this run: chapters may execute side by side.
+def execute_here(notebook, output, params):
+    """Execute with a folder of its own for ipykernel's sockets: chapters may execute side by side."""
     with tempfile.TemporaryDirectory() as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
         # The kernel finds this in place of the grammar.
         Path(runtime, f"{GRAMMAR}.py").write_text("raise ImportError('left out: see book/tools/execute.py')\n")
         os.environ["PYTHONPATH"] = os.pathsep.join([runtime, *filter(None, [os.environ.get("PYTHONPATH")])])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a debugger's notice at each start of a kernel
-        sys.exit(main(*sys.argv[1:]))
+        return main(notebook, output, params)
+
+
+def execute_there(address, words):
+    """Have a worker of a cluster, which sees this folder under the same path, execute it."""
+    from wamlib.sweeps import cluster
+
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("WAMLIB_", "OMP_", "AWS_"))}
+    with cluster(address) as executor:
+        done = executor.submit(call, [os.path.abspath(__file__), *words], os.getcwd(), settings).result()
+    sys.stdout.write(done[1])
+    sys.stderr.write(done[2])
+    return done[0]
+
+
+def call(words, folder, settings):
+    """Return the exit code and the output of this script, run by a worker in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("params", nargs="?", type=Path)
+    parser.add_argument("--dask", help="address of a scheduler whose workers share this folder")
+    given = parser.parse_args()
+    files = [given.notebook, given.output, given.params]
+    try:
+        if given.dask:
+            sys.exit(execute_there(given.dask, [str(path) for path in files if path is not None]))
+        sys.exit(execute_here(*files))
+    except WamlibError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)

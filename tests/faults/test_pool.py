@@ -1,0 +1,161 @@
+"""The pool of processes on this machine: a death costs the call that died, and no other."""
+
+import contextlib
+import os
+import pickle
+import signal
+import time
+from concurrent.futures import CancelledError, wait
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import tiny
+
+from wamlib import sweeps
+from wamlib.errors import ConfigError
+from wamlib.runs import RunStore
+from wamlib.sweeps.local import ATTEMPTS, LocalPool, WorkerDiedError, slots
+
+
+@pytest.fixture
+def pool():
+    with_two = LocalPool([{"SLOT": "a"}, {"SLOT": "b"}])
+    yield with_two
+    with_two.shutdown(cancel_futures=True)
+
+
+def die_at_first(path):
+    """Die of signal 9 unless somebody died here before."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def die(code):
+    os._exit(code) if code >= 0 else os.kill(os.getpid(), -code)
+
+
+def refuse():
+    raise ConfigError("cannot do it", item="x", got="a", wanted="b", fix="Do it.")
+
+
+def live_workers():
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            found += [child] if any("spawn_main" in word for word in child.cmdline()) else []
+    return found
+
+
+def stay(path):
+    Path(path).touch()
+    time.sleep(600)
+
+
+def test_a_call_whose_process_dies_is_done_again_and_the_others_notice_nothing(pool, tmp_path):
+    good = [pool.submit(pow, 2, n) for n in range(20)]
+    bad = pool.submit(die_at_first, tmp_path / "died")
+    more = [pool.submit(pow, 3, n) for n in range(20)]
+    assert [future.result(60) for future in good] == [2**n for n in range(20)]
+    assert bad.result(60) != os.getpid()
+    assert [future.result(60) for future in more] == [3**n for n in range(20)]
+
+
+@pytest.mark.parametrize(("code", "said"), [(3, "exit code 3"), (-9, "signal 9"), (0, "exit code 0")])
+def test_a_call_that_always_kills_its_process_is_given_up(code, said, pool):
+    future = pool.submit(die, code)
+    with pytest.raises(WorkerDiedError, match=f"{ATTEMPTS} deaths .*{said}"):
+        future.result(60)
+    assert pool.submit(pow, 2, 3).result(60) == 8
+
+
+def test_each_process_has_its_own_environment(pool):
+    futures = [pool.submit(os.getenv, "SLOT") for _ in range(40)]
+    assert {future.result(60) for future in futures} == {"a", "b"}
+
+
+def test_errors_come_back_as_they_are(pool):
+    with pytest.raises(ConfigError, match="cannot do it: x: got a, wanted b"):
+        pool.submit(refuse).result(60)
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.submit(divmod, 1, 0).result(60)
+    assert "In the worker:" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_sent_is_refused_at_once(pool):
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pool.submit(lambda: 0)
+
+
+def test_shutting_down_ends_what_is_under_way(tmp_path):
+    pool = LocalPool([{}])
+    running, waiting = pool.submit(stay, tmp_path / "begun"), pool.submit(pow, 2, 2)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    workers = live_workers()
+    assert workers
+    pool.shutdown(cancel_futures=True)
+    wait([running, waiting], timeout=10)
+    assert isinstance(running.exception(), CancelledError)
+    assert waiting.cancelled()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_shutting_down_without_haste_lets_calls_end():
+    with LocalPool([{}]) as pool:
+        futures = [pool.submit(pow, 2, n) for n in range(5)]
+    assert [future.result(0) for future in futures] == [1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "n_gpus", "listed", "expected"),
+    [
+        ("auto", None, 3, None, ["0", "1", "2"]),
+        ("cuda", None, 2, "4,7", ["4", "7"]),
+        ("auto", 4, 2, None, ["0", "1", "0", "1"]),
+        ("auto", 1, 2, "GPU-a,GPU-b", ["GPU-a"]),
+        ("cuda:1", None, 2, None, [None]),
+        ("cpu", 3, 2, None, [None] * 3),
+    ],
+)
+def test_each_process_sees_one_gpu(device, workers, n_gpus, listed, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in slots(device, workers, 1)] == expected
+
+
+def test_on_cpus_there_are_as_many_processes_as_their_threads_allow(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("wamlib.sweeps.local._cores", lambda: 8)
+    assert [len(slots("cpu", None, threads)) for threads in (1, 3, 8, 16)] == [8, 2, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_sweep_outlives_its_workers(tmp_path):
+    """A stranger with kill -9 goes about while a sweep trains; it finishes, with the bits of one left alone."""
+    import threading
+
+    store, configs = RunStore(tmp_path / "a"), [tiny(model="cnn", epochs=30, seed=seed) for seed in range(2)]
+    killed, done = [], threading.Event()
+
+    def stranger():
+        while not done.wait(0.05) and len(killed) < 2:
+            begun = {path.parent.name for path in store.root.glob("*/resume")}
+            if len(begun) > len(killed) and (victims := live_workers()):  # an epoch is behind some training
+                victims[0].kill()
+                killed.append(victims[0].pid)
+
+    thread = threading.Thread(target=stranger)
+    thread.start()
+    found = sweeps.run(configs, store)
+    done.set()
+    thread.join()
+    assert killed
+    for run, config in zip(found, configs, strict=True):
+        alone = RunStore(tmp_path / "b").train(config)
+        assert run.record["checkpoint_sha256"] == alone.record["checkpoint_sha256"]
