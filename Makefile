@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync bench fidelity findings lock audit clean
+.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync fuzz bench fidelity findings lock audit clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -90,6 +90,9 @@ audit: ## Look the locked packages up among known vulnerabilities (network)
 	  echo "cannot audit the locked packages: pip-audit: got no installation (pip's message is above), wanted one in" \
 	    "book/_build/audit. Check the network and run the command again." >&2; exit 2; }
 	@python3 book/tools/audit.py book/_build/audit/bin/pip-audit requirements.lock
+
+fuzz: $(READY) ## Spoilt checkpoints and records against every reader, tens of thousands of them (10 min)
+	$(PYTHON) tests/fuzz/long.py --seconds 600
 
 fidelity: book/_build/.fidelity ## Compare every merge with timm, torch, mergekit and peft; writes benchmarks/results/ (1 min)
 	$(PYTHON) benchmarks/fidelity.py

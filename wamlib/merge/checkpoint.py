@@ -232,8 +232,10 @@ def _header(path, file, known):
 
 
 def _unique(pairs):
-    """Return a JSON object as a dict; the format allows no name twice."""
+    """Return a JSON object as a dict; the format allows no name twice, and no half of a character pair."""
     found = dict(pairs)
+    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+        text.encode()
     if len(found) < len(pairs):
         raise ValueError("a name twice")
     return found
@@ -241,7 +243,6 @@ def _unique(pairs):
 
 def _entry(key, described, origin):
     dtype, shape, (begin, end) = DTYPES.get(described["dtype"]), described["shape"], described["data_offsets"]
-    key.encode()  # half a character pair is no text
     if dtype is None:
         raise ValueError(f"{key!r} has the unknown dtype {described['dtype']!r}")
     if not all(type(number) is int and 0 <= number <= LARGEST for number in (*shape, begin, end)):
