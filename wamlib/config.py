@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .errors import ConfigError
@@ -300,7 +301,7 @@ class TrainConfig:
                               wanted=f"one of {', '.join(RECIPES)}", fix="Correct the name.")  # fmt: skip
         return cls.from_dict(RECIPES[name] | changes)
 
-    @property
+    @cached_property
     def run_id(self):
         """Name of the run, the same in every process and on every machine."""
         text = json.dumps([RECIPE_VERSION, _without_defaults(self.to_dict())], sort_keys=True)
