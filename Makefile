@@ -66,10 +66,10 @@ sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
 findings: $(HTML) ## Copy the numbers and tables of the last laptop run into README.md and data/results/
 	$(PYTHON) book/tools/collect.py --publish --profile $(PROFILE)
 
-lock: ## Resolve requirements.lock anew from pyproject.toml (network)
+lock: ## Resolve requirements.lock for pyproject.toml (network); UPGRADE=1 takes the newest versions
 	python3 -m venv book/_build/lock && book/_build/lock/bin/pip install -q uv
 	book/_build/lock/bin/uv pip compile --universal --python-version 3.11 --extra book --extra test --extra dask \
-	  --extra pretrained --no-annotate --custom-compile-command "make lock" --upgrade pyproject.toml -o requirements.lock
+	  --extra s3 --extra pretrained --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 ##@ Check
 test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (10 min)

@@ -22,6 +22,7 @@ PIXELS = ("normalised", "unit")
 # Part of every run id. Raise it when a change in training or in a model changes
 # the weights that a config leads to, so that no old run is taken for a new one.
 RECIPE_VERSION = 2
+RECIPE_VERSIONS = {"linear": 3}  # of single models: 3 trains them in slots, see wamlib.linear
 # Settings that came later: while at their default they are no part of a run id, so that
 # runs trained before keep their names.
 LATER = ("redraw", "weights", "n_eval", "nesterov")
@@ -304,7 +305,8 @@ class TrainConfig:
     @cached_property
     def run_id(self):
         """Name of the run, the same in every process and on every machine."""
-        text = json.dumps([RECIPE_VERSION, _without_defaults(self.to_dict())], sort_keys=True)
+        version = RECIPE_VERSIONS.get(self.model, RECIPE_VERSION)
+        text = json.dumps([version, _without_defaults(self.to_dict())], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         # A folder: data set carries a path, which is no part of a file name.
         dataset = self.dataset.partition(":")[0]
