@@ -86,6 +86,7 @@ BYTES = {
     "metadata that is a list": framed({"__metadata__": [], "w": F32}),
     "metadata that is nothing": framed({"__metadata__": None, "w": F32}),
     "metadata of numbers": framed({"__metadata__": {"epoch": 3}, "w": F32}),
+    "the name of the metadata behind a prefix": framed({"module.__metadata__": F32}),
     "half a key of Unicode": framed(b'{"\\ud800": %b}' % json.dumps(F32).encode()),
     "a zip": b"PK\3\4" + b"\0" * 100,
     "a pickle": b"\x80\x02}q\0.",

@@ -144,6 +144,11 @@ WORDS = {
     "an empty share": "sweep --params {files}/good.yml --shard ''",
     "no file of parameters": "sweep --params {tmp}/none.yml",
     "a folder of parameters": "sweep --params {files}",
+    "a cluster without an address": "sweep --params {files}/good.yml --dask ''",
+    "a cluster at no address": "sweep --params {files}/good.yml --dask nowhere",
+    "fewer than no GPUs": "sweep --params {files}/good.yml --gpus=-1",
+    "GPUs that are NaN": "sweep --params {files}/good.yml --gpus nan",
+    "a store that nothing reads": "sweep --params {files}/good.yml --store nowhere://runs",
     # fetch and runs
     "fetch nothing": "fetch",
     "fetch an unknown name": "fetch imagenet --root {tmp}/raw",
@@ -152,6 +157,10 @@ WORDS = {
     "fetch to a file": "fetch digits --root {a}",
     "fetch below a file": "fetch digits --root {a}/raw",
     "runs with an argument": "runs all",
+    "runs of a store that nothing reads": "runs --store nowhere://runs",
+    "runs of a store that is a file": "runs --store {a}",
+    "failed runs of a store that is a file": "runs --failed --store {a}",
+    "runs with a damaged record": "runs --store {files}/store",
 }
 
 
@@ -174,6 +183,8 @@ def files(tmp_path_factory):
     broken = models.build("mlp", 10, 1, (8, 8), seed=0).state_dict()
     next(iter(broken.values()))[0] = torch.nan
     save_file(broken, folder / "m_nan.safetensors")
+    (folder / "store" / "digits-mlp").mkdir(parents=True)
+    (folder / "store" / "digits-mlp" / "record.json").write_text("{}")
     (folder / "good.yml").write_text("{dataset: digits, datasets: [digits], pretrained_datasets: []}")
     return folder
 

@@ -4,74 +4,19 @@ import hashlib
 import json
 import math
 import os
-import pickle
-import warnings
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from ..errors import CheckpointError
+from .entries import DTYPES, Entry, Room, as_bytes, refuse
 from .members import strip_prefixes
+from .pickled import PICKLED, read_pickled
 
-__all__ = ["DTYPES", "Checkpoint", "Entry", "Room", "open_checkpoint"]
+__all__ = ["DTYPES", "Checkpoint", "Entry", "Room", "as_bytes", "open_checkpoint"]
 
-# Names of the format's specification. https://huggingface.co/docs/safetensors
-DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
-    "I64": torch.int64, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F16": torch.float16,
-    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-}  # fmt: skip
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the format
 LARGEST, MOST_AXES = 2**63 - 1, 64  # of torch's tensors
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-STATE_DICT, WRITE_ANEW = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A tensor of a file: its dtype and shape, and what finds its values.
-
-    Parameters
-    ----------
-    dtype : torch.dtype
-    shape : tuple of int
-    place : int or Tensor
-        Its first byte in the file, or the tensor mapped into memory.
-    """
-
-    dtype: torch.dtype
-    shape: tuple
-    place: object
-
-    @property
-    def size(self):
-        """Number of values."""
-        return math.prod(self.shape)
-
-    def is_floating_point(self):
-        """Return whether its values are real numbers, as a tensor does."""
-        return self.dtype.is_floating_point
-
-    def is_complex(self):
-        """Return whether its values are complex numbers, as a tensor does."""
-        return self.dtype.is_complex
-
-
-class Room(NamedTuple):
-    """Memory to read values into: as a tensor of one dimension, and as bytes."""
-
-    values: torch.Tensor
-    bytes: memoryview
-
-    @classmethod
-    def of(cls, n, dtype):
-        """Return room for n values."""
-        values = torch.empty(n, dtype=dtype)
-        return cls(values, as_bytes(values))
 
 
 class Checkpoint:
@@ -155,11 +100,6 @@ class Checkpoint:
             buffer, at = buffer[n:], at + n
 
 
-def as_bytes(values):
-    """Return the memory of a contiguous one-dimensional tensor."""
-    return memoryview(values.view(torch.uint8).numpy())
-
-
 def open_checkpoint(path, known=None):
     """Open a file of named tensors without reading their values.
 
@@ -193,8 +133,11 @@ def open_checkpoint(path, known=None):
     try:
         if not os.path.isfile(path):
             refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")
-        entries = _pickled(path) if path.suffix in PICKLED else _header(path, file, {} if known is None else known)
-        return Checkpoint(path, strip_prefixes(entries, str(path)), file)
+        entries = read_pickled(path) if path.suffix in PICKLED else _header(path, file, {} if known is None else known)
+        entries = strip_prefixes(entries, str(path))
+        if "__metadata__" in entries:
+            refuse(path, "a tensor named '__metadata__'", "a name that the format leaves free", "Rename that tensor.")
+        return Checkpoint(path, entries, file)
     except BaseException:
         os.close(file)
         raise
@@ -254,62 +197,5 @@ def _entry(key, described, origin):
     return Entry(dtype, tuple(shape), origin + begin)
 
 
-def _pickled(path):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice about old formats; what it cannot read is an error
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        refuse(path, "a pickled module or other objects, which could run code when read", STATE_DICT, WRITE_ANEW)
-    except Exception as error:  # of a damaged file torch's readers raise whatever it leads them to
-        reason = str(error).partition("\n")[0][:120]
-        refuse(path, f"a file that torch cannot read ({reason})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
-    if not isinstance(state, dict):
-        refuse(path, f"a {type(state).__name__}", STATE_DICT, WRITE_ANEW)
-    for key, tensor in state.items():
-        if not (_is_name(key) and isinstance(tensor, torch.Tensor)):
-            hint = f"Write that part on its own: torch.save(checkpoint[{key!r}], path)."
-            got = f"a {type(tensor).__name__} under {key!r}"
-            refuse(path, got, STATE_DICT, hint if isinstance(tensor, dict) else WRITE_ANEW)
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            refuse(path, f"a sparse, quantized or empty tensor under {key!r}", "dense tensors with values", WRITE_ANEW)
-        if tensor.dtype not in DTYPES.values():
-            refuse(path, f"{tensor.dtype} under {key!r}", f"one of {', '.join(map(str, DTYPES.values()))}",
-                   "Convert that tensor before it is saved.")  # fmt: skip
-    _check_storages(path, state)
-    state = {key: tensor.detach().resolve_conj().resolve_neg() for key, tensor in state.items()}
-    return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
-
-
-def _is_name(key):
-    """Return whether a key is text that the header of a safetensors file can hold beside its metadata."""
-    return isinstance(key, str) and key != "__metadata__" and not any("\ud800" <= c <= "\udfff" for c in key)
-
-
-def _check_storages(path, state):
-    """Refuse a file whose tensors are longer than what it holds of them: torch maps what the pickle says, unchecked."""
-    storages = {tensor.untyped_storage() for tensor in state.values()}
-    places = sorted({(storage.data_ptr(), storage.nbytes()) for storage in storages if storage.nbytes()})
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted(archive.infolist(), key=lambda member: member.header_offset)
-    except Exception as error:  # zipfile raises struct.error, UnicodeDecodeError, ... beside its own
-        refuse(path, f"a damaged archive ({error})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
-    kept = [member for member in members if member.filename.split("/")[1:-1] == ["data"] and member.file_size]
-    sizes = [member.file_size if member.compress_type == zipfile.ZIP_STORED else None for member in kept]
-    if sizes != [size for _, size in places]:
-        refuse(path, "tensors that differ in size from the parts of the archive", STATE_DICT,
-               f"Copy it again. {WRITE_ANEW}")  # fmt: skip
-    for key, tensor in state.items():
-        if tensor.numel() * tensor.itemsize > os.path.getsize(path):
-            refuse(path, f"a tensor that repeats few values under {key!r}", STATE_DICT,
-                   f"Save it as tensor.contiguous(). {WRITE_ANEW}")  # fmt: skip
-
-
 def _stamp(status):
     return status.st_size, status.st_mtime_ns
-
-
-def refuse(path, got, wanted, fix):
-    """Raise the error for a file that cannot be read."""
-    raise CheckpointError("cannot read a checkpoint", item=str(path), got=got, wanted=wanted, fix=fix) from None
