@@ -102,6 +102,7 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/alignment.py
 	$(PYTHON) benchmarks/training.py --compile
 	$(PYTHON) benchmarks/stacking.py
+	$(PYTHON) benchmarks/scheduling.py
 	$(PYTHON) benchmarks/linear.py
 	$(PYTHON) benchmarks/predicting.py
 	$(PYTHON) benchmarks/perspective.py

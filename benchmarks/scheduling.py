@@ -2,16 +2,20 @@
 
 The runs are of the real kind, a fourth of them trunks and the others members that begin with one, and go through
 `wamlib.sweeps.run` to a Dask cluster on this machine; in place of training a worker writes a record. The peer is the
-same function on the same cluster, mapped over the same jobs by Dask alone.
+same function on the same cluster, mapped over the same jobs by Dask alone. What one run asks of an object store is
+counted in the log of a local S3 server. From these follow the numbers of the page "Past one machine".
 """
 
 import argparse
 import contextlib
+import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -20,13 +24,14 @@ from pathlib import Path
 import distributed
 from machine import write
 
-from wamlib import sweeps
+from wamlib import models, storage, sweeps
 from wamlib.config import TrainConfig
 from wamlib.records import encode_record
 from wamlib.runs import RECORD, RunStore
 from wamlib.sweeps.local import LocalPool
 
 N_RUNS, N_LOOKUPS, ROUNDS = 10_000, 2_000, 3
+N_GPUS, PLANNED = 10_000, "resnet18_cifar"
 DIGEST = "0" * 64
 
 
@@ -128,15 +133,60 @@ def two_workers(numbers, root):
     numbers["two_by_one_rounds"] = [b / a for a, b in zip(*times.values(), strict=True)]
 
 
+def requests(numbers, root):
+    """Count the requests to an object store of one run that is trained, and of looking it up and reading it."""
+    log = root / "s3.log"
+    with open(log, "w") as file:
+        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", "0"], stdout=file, stderr=file)
+    try:
+        while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text())):
+            time.sleep(0.1)
+        os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_ENDPOINT_URL": found[1],
+                       "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+        urllib.request.urlopen(urllib.request.Request(f"{found[1]}/bucket", method="PUT")).close()
+        store, config = RunStore("s3://bucket/runs"), TrainConfig(dataset="digits", model="mlp", epochs=2)
+
+        def count(call):
+            before = len(log.read_text().splitlines())
+            call()
+            return len([line for line in log.read_text().splitlines()[before:] if " /bucket" in line])
+
+        numbers |= {
+            "requests_train": count(lambda: store.train(config)),
+            "requests_lookup": count(lambda: config in store),
+            "requests_weights": count(lambda: store[config].state),
+        }
+    finally:
+        server.kill()
+        server.wait()
+
+
+def plan(numbers):
+    """Add what follows for `N_GPUS` that each train one member after the other."""
+    state = models.build(PLANNED, 10, 3, (32, 32)).state_dict()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    pace = numbers[f"overhead_ms_{N_RUNS}"] / 1e3
+    numbers |= {
+        "plan_gpus": N_GPUS, "plan_runs_per_second": 1 / pace, "plan_shortest_run_s": N_GPUS * pace,
+        "plan_checkpoint_mb": size / 1e6, "plan_resume_mb": 2 * size / 1e6,  # weights and momentum
+        "plan_tb_per_million_runs": size * 1e6 / 1e12,
+        "plan_upload_gb_per_s": N_GPUS * 2 * size / storage.UPLOAD_SECONDS / 1e9,
+        "plan_upload_minutes": storage.UPLOAD_SECONDS / 60,
+        "plan_list_requests_per_million_runs": 3 * 1_000_000 / 1_000,  # three objects a run, a thousand in a listing
+    }  # fmt: skip
+
+
 def main():
     argparse.ArgumentParser(description=__doc__).parse_args()
-    numbers = {"n_runs": N_RUNS, "dask": distributed.__version__}
+    numbers = {"n_scheduled": N_RUNS, "dask": distributed.__version__}
     with tempfile.TemporaryDirectory() as folder:
         disk = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
         numbers["file_system"] = disk
         two_workers(numbers, Path(folder))
         local_pool(numbers)
         overhead(numbers, Path(folder))
+        requests(numbers, Path(folder))
+    plan(numbers)
     for name, value in numbers.items():
         print(name, value)
     print(write("scheduling", numbers))

@@ -165,7 +165,20 @@ def spoil(change):
         lambda path: path.write_bytes(path.read_bytes()[:-50] + b"!" + path.read_bytes()[-49:]),
         lambda path: (path.unlink(), path.mkdir()),
     ],
-    ids=["short", "header", "empty", "garbage", "key", "shape", "fewer", "flat", "float", "fortran", "flipped", "folder"],
+    ids=[
+        "short",
+        "header",
+        "empty",
+        "garbage",
+        "key",
+        "shape",
+        "fewer",
+        "flat",
+        "float",
+        "fortran",
+        "flipped",
+        "folder",
+    ],
 )
 def test_what_is_kept_but_not_whole_is_made_anew(root, damage):
     expected = fresh("folder:pets", root).split_hash

@@ -105,7 +105,7 @@ def test_between_uploads_nothing_is_sent(url):
     there, config = RunStore(url), tiny(epochs=4)
     seen = []
     there.train(config, progress=lambda row: seen.append(names(url)))
-    assert seen == [[]] * 4  # half a minute has not passed
+    assert seen == [[]] * 4  # five minutes have not passed
 
 
 def test_of_two_that_train_one_run_the_first_record_stands(url):

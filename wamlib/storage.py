@@ -15,7 +15,7 @@ from .errors import ConfigError, StoreError
 
 __all__ = ["Bucket", "Folder", "open_storage", "pack", "unpack", "write_atomically"]
 
-UPLOAD_SECONDS = 30  # between two copies of an unfinished training to an object store
+UPLOAD_SECONDS = 300  # between two copies of an unfinished training to an object store
 
 
 def open_storage(root):

@@ -1,4 +1,4 @@
-"""Make the numbers that the chapters computed available to the prose pages as ``{{ name }}``."""
+"""Make the numbers of the chapters and of the committed benchmarks available to the prose pages as ``{{ name }}``."""
 
 import json
 from pathlib import Path
@@ -10,5 +10,9 @@ def setup(app):
 
 
 def _read(app, config):
-    path = Path(app.srcdir) / "generated" / "findings.json"
-    config.myst_substitutions = json.loads(path.read_text())["numbers"]
+    source, numbers = Path(app.srcdir), {}
+    for path in sorted((source.parent / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        numbers |= result["numbers"] | {"bench_cores": result["machine"]["cores"]}
+    found = json.loads((source / "generated" / "findings.json").read_text())["numbers"]
+    config.myst_substitutions = numbers | found

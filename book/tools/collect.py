@@ -47,7 +47,7 @@ def main():
     params = ROOT / "params" / f"{arguments.profile}.yml"
     settings = yaml.safe_load(params.read_text()) if params.is_file() else {}
     configs = sweeps.book(**settings)
-    finished = [runs.RunStore()[config] for config in configs]
+    finished = runs.RunStore().load(configs)
     for path in EXECUTED.glob("*.ipynb"):
         if not (ROOT / "notebooks" / path.name).exists():
             path.unlink()  # a chapter that was renamed or removed since

@@ -45,7 +45,7 @@ def cluster(address, *, gpus=None):
             "cannot use a cluster", item="distributed", got="a package that is not installed", wanted="distributed",
             fix="Install it: pip install 'wamlib[dask]'.",
         ) from error  # fmt: skip
-    # What goes wrong is said once, by the error that is raised; the package gives some of its parts levels of their own.
+    # What goes wrong is said once, by the error that is raised. (The package gives its parts levels of their own.)
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
