@@ -10,7 +10,7 @@ from checker import check_ending, check_refused_by_cli, listing, run_cli
 from safetensors.torch import save_file
 
 import wamlib
-from wamlib import models, sweeps
+from wamlib import models
 from wamlib.data import fashion_mnist
 
 WORDS = {
@@ -304,4 +304,3 @@ def test_every_command_and_every_method_has_rows():
     commands = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert [name for name in commands if f"{name} " not in lines] == []
     assert [name for name in METHODS if name != "uniform" and f"--method {name} " not in lines] == []
-    assert sweeps.run is not None
