@@ -76,6 +76,8 @@ BYTES = {
     "a shape with more values": framed({"w": {**F32, "shape": [3]}}),
     "a shape with fewer values": framed({"w": {**F32, "shape": [1]}}),
     "a negative shape": framed({"w": {**F32, "shape": [-1, -2]}}),
+    "a shape of no text": framed({"w": {"dtype": "F64", "shape": "", "data_offsets": [0, 8]}}),
+    "a shape of no mapping": framed({"w": {"dtype": "F64", "shape": {}, "data_offsets": [0, 8]}}),
     "a shape that is a number": framed({"w": {**F32, "shape": 2}}),
     "a shape with a point": framed({"w": {**F32, "shape": [2.0]}}),
     "a shape that is huge and zero": framed({"w": {"dtype": "F32", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}},

@@ -188,7 +188,9 @@ def _entry(key, described, origin):
     dtype, shape, (begin, end) = DTYPES.get(described["dtype"]), described["shape"], described["data_offsets"]
     if dtype is None:
         raise ValueError(f"{key!r} has the unknown dtype {described['dtype']!r}")
-    if not all(type(number) is int and 0 <= number <= LARGEST for number in (*shape, begin, end)):
+    if not isinstance(shape, list) or not all(
+        type(number) is int and 0 <= number <= LARGEST for number in (*shape, begin, end)
+    ):
         raise ValueError(f"{key!r} has the shape {shape} at {begin} to {end}")
     if len(shape) > MOST_AXES or math.prod(side or 1 for side in shape) > LARGEST:
         raise ValueError(f"{key!r} has a shape that no tensor has")
