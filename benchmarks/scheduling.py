@@ -125,7 +125,7 @@ def local_pool(numbers):
 
 def two_workers(numbers, root):
     """Measure a sweep of trainings with one worker and with two, in turn."""
-    wanted = [TrainConfig(dataset="digits", model="cnn", epochs=20, seed=s, init_seed=s) for s in range(8)]
+    wanted = [TrainConfig(dataset="digits", model="cnn", epochs=40, seed=s, init_seed=s) for s in range(8)]
     times = {1: [], 2: []}
     for number in range(ROUNDS):
         for n in times:

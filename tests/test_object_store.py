@@ -178,6 +178,11 @@ def test_a_bucket_that_is_not_there_is_an_error_of_four_parts(ask, server):
         ask(there)
 
 
+def test_a_sweep_into_a_bucket_that_is_not_there_begins_nothing(server):
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        sweeps.run([tiny(epochs=1)], RunStore("s3://no-such-bucket-here/runs"), executor=None)
+
+
 def test_a_server_that_does_not_answer_is_an_error_of_four_parts(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

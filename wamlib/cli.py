@@ -61,6 +61,9 @@ def sweep(
 
     _check_device(device, here=dask is None)
     there = RunStore(store)
+    if gpus is not None and dask is None:
+        raise ConfigError("cannot choose workers", item="--gpus", got="no --dask beside it", wanted="a cluster",
+                          fix="Name its scheduler with --dask, or leave --gpus out.")  # fmt: skip
     settings = {} if params is None else sweeps.read_parameters(params)
     configs = sweeps.book(**settings)
     if shard is not None:

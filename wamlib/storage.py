@@ -19,8 +19,20 @@ UPLOAD_SECONDS = 300  # between two copies of an unfinished training to an objec
 
 
 def open_storage(root):
-    """Return the storage of a path, or of a URL such as ``s3://bucket/runs``."""
+    """Return the storage of a path, or of a URL such as ``s3://bucket/runs``.
+
+    Raises
+    ------
+    ConfigError
+        If it is empty, or no installed package reads such URLs.
+    """
     protocol, colon, path = str(root).partition("://")
+    if str(root) == "":
+        raise ConfigError(
+            "cannot open a store", item="its place", got="an empty text",
+            wanted="a folder, or a URL of an object store such as s3://bucket/runs",
+            fix="Correct it, or leave it out for the store of this checkout.",
+        )  # fmt: skip
     if not colon:
         return Folder(root)
     return Folder(path) if protocol == "file" else Bucket(str(root))
@@ -141,6 +153,10 @@ class Folder:
         """Delete a file if it is there."""
         with _telling("delete a file of a run", self.path(name)):
             self.path(name).unlink(missing_ok=True)
+
+    def check_writable(self):
+        """Refuse a store that cannot be written to, before anything is trained for it."""
+        _check_writable(self)
 
     def name_of(self, stem, suffix, digest):
         """Return the name of a file of a run."""
@@ -266,6 +282,10 @@ class Bucket:
             if self.has(name):
                 self.files.rm_file(f"{self.prefix}/{name}")
 
+    def check_writable(self):
+        """As `Folder.check_writable`."""
+        _check_writable(self)
+
     def name_of(self, stem, suffix, digest):
         """Return the name of an object of a run, its digest in it.
 
@@ -300,6 +320,12 @@ class Bucket:
         # Each service behind fsspec has its own kinds of exception.
         with _telling(doing, self.path(name), absent_is_fine, of=Exception):
             yield
+
+
+def _check_writable(storage):
+    name = f".locks/{uuid.uuid4().hex}"  # of this check alone
+    storage.write(name, b"can be written to")
+    storage.delete(name)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import pytest
 from clusters import SMALL
 from conftest import tiny
 
-from wamlib import runs
-from wamlib.errors import StoreError
+from wamlib import runs, sweeps
+from wamlib.errors import ConfigError, StoreError
 from wamlib.predictions import Predictions
 from wamlib.runs import RunStore
 
@@ -41,8 +41,8 @@ def sweep(folder, store, **more):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env, timeout=300, **more)
 
 
-def check_refused(done, said):
-    assert done.returncode == 1, done.stderr
+def check_refused(done, said, code):
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert said in done.stderr
     assert "StoreError: cannot " in done.stderr
@@ -61,7 +61,7 @@ def check_whole(store):
 def test_a_sweep_onto_a_disk_that_is_full_keeps_what_it_has_and_goes_on_later(tmp_path):
     with mounted(tmp_path / "disk", "size=700k") as disk:
         done = sweep(tmp_path, disk / "runs")
-        check_refused(done, "No space left on device")
+        check_refused(done, "No space left on device", 1)  # some runs were finished
         store = RunStore(disk / "runs")
         check_whole(store)
         before = {row["run_id"]: row["finished"] for row in store.table().to_dict("records")}
@@ -79,7 +79,7 @@ def test_a_sweep_onto_a_read_only_disk_is_an_error_and_what_is_there_can_be_read
         store, config = RunStore(disk / "runs"), tiny(epochs=1)
         state = store.train(config).state
         remount(disk, "ro")
-        check_refused(sweep(tmp_path, disk / "runs"), "Read-only file system")
+        check_refused(sweep(tmp_path, disk / "runs"), "Read-only file system", 2)  # nothing was begun
         assert store.train(config).state.keys() == state.keys()
         with pytest.raises(StoreError, match="Read-only file system"):
             store.train(tiny(seed=1))
@@ -121,4 +121,18 @@ def test_a_store_in_the_place_of_a_file_is_refused(place, tmp_path):
     store = RunStore(tmp_path / place)
     with pytest.raises(StoreError, match=r"cannot (lock|make|list)"):
         store.train(tiny(epochs=1))
+    with pytest.raises(StoreError, match="cannot keep a file of a run"):
+        sweeps.run([tiny(epochs=1)], store)
     assert tiny() not in store
+
+
+def test_a_store_that_can_be_written_to_shows_no_trace_of_the_check(tmp_path):
+    RunStore(tmp_path / "runs").storage.check_writable()
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", ".locks"]
+
+
+def test_a_store_without_a_name_is_refused(monkeypatch):
+    with pytest.raises(ConfigError, match="got an empty text"):
+        RunStore("")
+    monkeypatch.setenv("WAMLIB_RUNS", "")  # the twin: an empty variable is one that is not set
+    assert RunStore().root.name == "runs"

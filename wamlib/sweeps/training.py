@@ -73,11 +73,14 @@ def run(configs, store=None, executor=None, *, device="auto", together=1, worker
     ------
     SweepError
         If runs failed; the others were finished first.
+    StoreError
+        If the store cannot be written to.
     """
     store = store or RunStore()
     everything = dict.fromkeys(c for config in configs for c in (*_starts(config), config))
     missing = store.missing(everything)
     if missing:
+        store.storage.check_writable()
         with _executor(executor, missing, device, workers) as executor:
             _train_missing(missing, store, executor, device, len(everything), together)
     return store.load(configs)
