@@ -135,7 +135,7 @@ def two_workers(numbers, root):
                 sweeps.run(warm, RunStore(root / f"warm-{number}-{n}"), executor)  # what a worker imports is not meant
                 times[n].append(seconds(sweeps.run, wanted, RunStore(root / f"{number}-{n}"), executor))
     one, two = (statistics.median(times[n]) for n in (1, 2))
-    numbers |= {"one_worker_s": one, "two_workers_s": two, "two_by_one": two / one, "rounds": ROUNDS}
+    numbers |= {"one_worker_s": one, "two_workers_s": two, "two_by_one": two / one, "scheduling_rounds": ROUNDS}
     numbers["two_by_one_rounds"] = [b / a for a, b in zip(*times.values(), strict=True)]
 
 
