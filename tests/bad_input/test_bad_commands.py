@@ -148,6 +148,8 @@ WORDS = {
     "a cluster at no address": "sweep --params {files}/good.yml --dask nowhere",
     "fewer than no GPUs": "sweep --params {files}/good.yml --gpus=-1",
     "GPUs that are NaN": "sweep --params {files}/good.yml --gpus nan",
+    "GPUs of no cluster": "sweep --params {files}/good.yml --gpus 1",
+    "a store without a name": "sweep --params {files}/good.yml --store ''",
     "a store that nothing reads": "sweep --params {files}/good.yml --store nowhere://runs",
     # fetch and runs
     "fetch nothing": "fetch",
@@ -157,6 +159,7 @@ WORDS = {
     "fetch to a file": "fetch digits --root {a}",
     "fetch below a file": "fetch digits --root {a}/raw",
     "runs with an argument": "runs all",
+    "runs of a store without a name": "runs --store ''",
     "runs of a store that nothing reads": "runs --store nowhere://runs",
     "runs of a store that is a file": "runs --store {a}",
     "failed runs of a store that is a file": "runs --failed --store {a}",
