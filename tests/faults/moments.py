@@ -64,6 +64,7 @@ def many(root, n):
 
 
 if __name__ == "__main__":
+    assert os.environ["OMP_NUM_THREADS"] == "1"
     how, folder, *rest = sys.argv[1:]
     with tempfile.TemporaryDirectory() as other:  # what a training imports is here then, and moments lie in trainings
         RunStore(other).train(SHORT, device="cpu")

@@ -1,5 +1,6 @@
 """Kill -9 at every step on the disk, and at many moments: nothing finished is lost, nothing half is taken for whole."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.slow
 
 def moments(*words):
     command = [sys.executable, str(Path(__file__).with_name("moments.py")), *map(str, words)]
-    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    # One thread: a fork beside threads of others can hang.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return int(subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout)
 
 
 def test_killed_at_every_step_on_the_disk_a_training_continues_with_the_same_bits(tmp_path):
