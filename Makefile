@@ -72,13 +72,13 @@ lock: ## Resolve requirements.lock for pyproject.toml (network); UPGRADE=1 takes
 	  --extra s3 --extra pretrained --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 ##@ Check
-test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (10 min)
+test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (14 min)
 
 lint: $(READY) ## Style of the code and of the notebooks (2 s)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: $(READY) | lint ## Tests of the package (4 min)
+unit: $(READY) | lint ## Tests of the package (11 min)
 	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile
 
 # One after the other: nbval runs each executed chapter again and compares its tables.

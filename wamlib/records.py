@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 from .errors import CheckpointError
 
@@ -12,6 +13,7 @@ REQUIRED = {
     "run_id": str, "config": dict, "metrics": dict, "history": list, "seconds": (int, float), "machine": dict,
     "versions": dict, "code": dict, "checkpoint_sha256": str, "logits_sha256": str, "finished": str,
 }  # fmt: skip
+DIGESTS = ("checkpoint_sha256", "logits_sha256")
 
 
 def encode_record(record):
@@ -63,6 +65,8 @@ def decode_record(content, path, run_id):
     if (form == FORMAT) != (digest is not None):
         raise _damaged(path, f"a record of format {form} {'without' if digest is None else 'with'} a digest")
     wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name), kind)]
+    # Digests become part of names in a bucket.
+    wrong += [name for name in record if name in DIGESTS and not re.fullmatch("[0-9a-f]{64}", str(record[name]))]
     if wrong:
         raise _damaged(path, f"a record without a valid {wrong[0]!r}")
     if record["run_id"] != run_id:

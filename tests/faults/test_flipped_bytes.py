@@ -121,6 +121,8 @@ def test_a_record_of_the_format_before_is_read(run):
         ({"history": None}, "without a valid 'history'"),
         ({"machine": "a PC"}, "without a valid 'machine'"),
         ({"checkpoint_sha256": 7}, "without a valid 'checkpoint_sha256'"),
+        ({"checkpoint_sha256": "../../elsewhere"}, "without a valid 'checkpoint_sha256'"),
+        ({"logits_sha256": "A" * 64}, "without a valid 'logits_sha256'"),
         ({"run_id": "digits-mlp-s0-0000000000"}, "the record of 'digits-mlp-s0-0000000000'"),
         ({"run_id": "../../elsewhere"}, "the record of '../../elsewhere'"),
         ({"format": 2}, "format 2 without a digest"),
