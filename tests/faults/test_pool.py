@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import CancelledError, wait
 from pathlib import Path
@@ -70,6 +72,29 @@ def test_a_call_that_always_kills_its_process_is_given_up(code, said, pool):
     with pytest.raises(WorkerDiedError, match=f"{ATTEMPTS} deaths .*{said}"):
         future.result(60)
     assert pool.submit(pow, 2, 3).result(60) == 8
+
+
+UNGUARDED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from conftest import tiny
+from wamlib import sweeps
+from wamlib.runs import RunStore
+print("begun", flush=True)
+sweeps.run([tiny(seed=seed, epochs=1) for seed in range(50)], RunStore(sys.argv[1]), workers=1)
+"""
+
+
+@pytest.mark.slow
+def test_where_no_process_comes_up_a_sweep_ends_at_once(tmp_path):
+    """A script without the guard of its main part: each worker would begin a sweep of its own."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "runs", Path(__file__).parents[1]]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stdout.count("begun") == 1 + ATTEMPTS
+    assert "wamlib.sweeps.training.SweepError: cannot finish a sweep: 50 of 50 runs" in done.stderr
+    assert "needs the line `if __name__ == '__main__':` above the call" in done.stderr
 
 
 def test_each_process_has_its_own_environment(pool):

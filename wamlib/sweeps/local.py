@@ -67,7 +67,7 @@ class LocalPool(Executor):
     """
 
     def __init__(self, environments):
-        self._calls, self._closed = queue.SimpleQueue(), False
+        self._calls, self._closed, self._hopeless = queue.SimpleQueue(), False, None
         self._workers = [_Worker(environment) for environment in environments]
         self._threads = [threading.Thread(target=self._serve, args=(w,), daemon=True) for w in self._workers]
         for thread in self._threads:
@@ -102,14 +102,19 @@ class LocalPool(Executor):
 
     def _do(self, worker, future, content):
         codes = []
-        while len(codes) < ATTEMPTS and not self._closed:
+        while len(codes) < ATTEMPTS and not self._closed and not self._hopeless:
             try:
                 result, error = worker.do(content)
                 future.set_exception(error) if error is not None else future.set_result(result)
                 return
             except (EOFError, OSError):
                 codes.append(worker.bury())
-        future.set_exception(CancelledError() if self._closed else _died(codes))
+            except Exception as error:  # no process can be started, or its answer not be read
+                future.set_exception(error)
+                return
+        if codes and not worker.ready:  # not this call's fault: no process comes up, so nobody waits for more of them
+            self._hopeless = _died(codes)
+        future.set_exception(CancelledError() if self._closed else self._hopeless or _died(codes))
 
 
 def _died(codes):
@@ -125,7 +130,7 @@ class _Worker:
     """A process at the other end of a pipe; it starts with its first call, and again after a death."""
 
     def __init__(self, environment):
-        self.environment, self.process, self.pipe = environment, None, None
+        self.environment, self.process, self.pipe, self.ready = environment, None, None, False
         self.lock, self.closed = threading.Lock(), False
 
     def do(self, content):
@@ -136,20 +141,28 @@ class _Worker:
                 # "spawn": a fork of a process that has used torch's threads, or CUDA, can hang.
                 context = multiprocessing.get_context("spawn")
                 self.pipe, other = context.Pipe()
-                self.process = context.Process(target=_work, args=(other, self.environment), daemon=True)
-                self.process.start()
-                other.close()  # so that the pipe ends with the process
+                process = context.Process(target=_work, args=(other, self.environment), daemon=True)
+                try:
+                    process.start()
+                finally:
+                    other.close()  # so that the pipe ends with the process
+                self.process, self.ready = process, False
+        if not self.ready:
+            self.pipe.recv_bytes()
+            self.ready = True
         self.pipe.send_bytes(content)
         return pickle.loads(self.pipe.recv_bytes())
 
     def bury(self):
         """Return the exit code of a process that died, and forget it."""
-        if self.process is None:
+        process = self.process
+        if process is None:
             return 0
-        self.process.join(5)
-        code, self.process = self.process.exitcode or 0, None
+        process.join(5)
+        with self.lock:
+            self.process = None
         self.pipe.close()
-        return code
+        return process.exitcode or 0
 
     def kill(self):
         with self.lock:
@@ -171,6 +184,7 @@ def _work(pipe, environment):
 
     threading.Thread(target=follow, daemon=True).start()
     with contextlib.suppress(EOFError):
+        pipe.send_bytes(b"ready")
         while True:
             content = pipe.recv_bytes()
             try:
