@@ -26,8 +26,8 @@ def schedule(jobs, submit, is_there):
     future : concurrent.futures.Future
         Done.
     """
-    todo = {config for job in jobs for config in job}
-    starts = [{config.start for config in job} & todo for job in jobs]
+    wanted = {config for job in jobs for config in job}
+    starts = [{config.start for config in job} & wanted for job in jobs]
     followers = {}
     for number, waits in enumerate(starts):
         for start in waits:
