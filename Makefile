@@ -32,7 +32,7 @@ ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
 CHAPTERS := $(filter 33_% 35_% 40_%,$(ALL)) $(filter-out 33_% 35_% 40_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
-PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*.mplstyle wamlib/*/*.css wamlib/*/*.js)
+PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*/*/*.py wamlib/*.mplstyle wamlib/*/*/*.css wamlib/*/*/*.js)
 PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
 HTML := book/_build/html/index.html
 SWEPT := data/runs/.swept-$(PROFILE)

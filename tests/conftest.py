@@ -1,6 +1,7 @@
 """Fixtures: small real data and small real members, trained once per session."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -44,3 +45,42 @@ def digits():
     from wamlib import data
 
     return data.load("digits", n_train=200)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no browser to try the page in: install Chromium (apt-get install chromium)")
+    with api.sync_playwright() as run:
+        chromium = run.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Return a function that opens figures as one page, which must neither complain nor load anything."""
+    contexts, complaints = [], []
+
+    def opened(*figures, width=1000, **settings):
+        path = tmp_path / "page.html"
+        body = "\n".join(each._repr_html_() for each in figures)
+        head = (
+            '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>x</title>'
+        )
+        path.write_text(f"{head}<body>{body}", "utf-8")
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **settings))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith("data:") or complaints.append(request.url))
+        page.goto(path.as_uri())
+        assert complaints.pop(0) == path.as_uri()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []

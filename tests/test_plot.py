@@ -106,9 +106,18 @@ AROUND = grid(model=["mlp", "vit"], replica=[0, 1, 2], network=["member", "unifo
 AROUND = with_values(AROUND, "loss")
 SHAKEN_COLUMNS = {"flip_rate": "Changed (%)", "ratio": "Lipschitz (c = 1 is 1)"}
 NAMES = ["cat", "dog", "cow"]
+PLANE = with_values(grid(start=STARTS, place=["grid"], u=[-0.5, 0.0, 0.5, 1.0, 1.5], v=[-0.2, 0.4, 1.0]), "error")
+CORNERS = pd.DataFrame({"place": ["A", "B", "C", "soup"], "u": [0, 1, 0.4, 0.467], "v": [0, 0, 0.8, 0.267]})
+PLANE = pd.concat([PLANE, *(CORNERS.assign(start=start, error=20.0) for start in STARTS)], ignore_index=True)
+SURFACE = grid(w1=[-1.0, 0.0, 1.0], w2=[-1.0, 0.0, 1.0])
+SURFACE = SURFACE.assign(loss=(SURFACE.w1 * SURFACE.w2 - 1) ** 2)
+TWO_LINES = grid(pair=STARTS, alpha=[0.0, 0.5, 1.0])
+TWO_LINES = with_values(TWO_LINES.assign(w1=TWO_LINES.alpha, w2=1 - TWO_LINES.alpha), "loss")
 
 # Pictures, and correlations and shares, which have no unit.
 UNITLESS = {"picture_grid", "stretched_grid", "correlation_matrix", "layer_profiles", "summary", "explained_gap"}
+# Maps, whose legend says what the colours are; a squared error of a toy has no unit.
+UNITLESS |= {"error_over_plane", "loss_landscape"}
 
 TRAINED = pd.DataFrame(
     [(model, recipe, epochs, replica, 60 + epochs + replica, epochs * 3.0)
@@ -157,14 +166,17 @@ FIGURES = {
     "shrinking_gains": lambda: plot.shrinking_gains(SHRUNK),
     "loss_around": lambda: plot.loss_around(AROUND),
     "stability_vs_scale": lambda: plot.stability_vs_scale(SHAKEN, SHAKEN_COLUMNS),
+    "loss_landscape": lambda: plot.loss_landscape(SURFACE, TWO_LINES),
+    "error_over_plane": lambda: plot.error_over_plane(PLANE),
+    "answers": lambda: plot.answers(DECAY, COMBINATIONS, SCALE)[1],
     "summary": lambda: plot.summary(
         DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE[SCALE.scope == "learnable"]
     ),
 }
 
 
-# No matplotlib figure but a page to act on, and its input; tests/test_mixing.py tries them.
-INTERACTIVE = {"Mixture", "mixing_figure"}
+# No matplotlib figures but pages to act on, and their input; test_mixing.py and test_interactive.py try them.
+INTERACTIVE = {"Mixture", "Quantity", "mixing_figure", "plane_figure", "walk_figure"}
 
 
 def test_every_figure_is_tried_here():
@@ -213,6 +225,29 @@ def test_lines_are_means_over_replicas():
     np.testing.assert_allclose(
         np.asarray(line.get_ydata(), dtype=float), 100 - rows.groupby("n_members").accuracy.mean()
     )
+
+
+def test_the_answers_are_the_panels_of_the_summary():
+    tables = DECAY, COMBINATIONS[COMBINATIONS.model == "mlp"], SCALE[SCALE.scope == "learnable"]
+    alone, panels = plot.answers(*tables), plot.summary(*tables).axes
+    assert len(alone) == len(panels) == 3
+    for fig, panel in zip(alone, panels):
+        (ax,) = fig.axes
+        assert ax.get_ylabel() == panel.get_ylabel()
+        for one, other in zip(ax.lines, panel.lines, strict=True):
+            np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+
+
+def test_a_plane_is_drawn_the_right_way_up_in_bands_above_the_members():
+    fig = plot.error_over_plane(PLANE)
+    rows = PLANE[(PLANE.start == STARTS[0]) & (PLANE.place == "grid")]
+    (picture,) = fig.axes[0].images
+    assert picture.origin == "lower"
+    low, high = plot.plane.BANDS[3:5]
+    there = rows.pivot(index="v", columns="u", values="error").to_numpy() - 20.0
+    shown = np.asarray(picture.get_array())
+    np.testing.assert_array_equal(shown == 4, (there >= low) & (there < high))
+    assert (shown == 0).any()  # better than the members
 
 
 def test_meanings_are_told_apart_without_colour():

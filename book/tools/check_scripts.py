@@ -1,4 +1,4 @@
-"""What a page may run and load: the theme's own scripts, the package's figure, and nothing from another server."""
+"""What a page may run and load: the theme's own scripts, the package's figures, and nothing from another server."""
 
 import html
 import re
@@ -7,7 +7,10 @@ from pathlib import Path
 
 __all__ = ["hosts", "script_problems"]
 
-FIGURE = (Path(__file__).parents[2] / "wamlib" / "plot" / "mixing.js").read_text("utf-8").strip()
+FOLDER = Path(__file__).parents[2] / "wamlib" / "plot" / "interactive"
+# As wamlib.plot.interactive.fragment puts them together; to import it would load matplotlib.
+SOURCES = {path.stem: path.read_text("utf-8") for path in FOLDER.glob("*.js")}
+FIGURES = {f'(() => {{\n"use strict";\n{SOURCES["fragment"]}{text}}})();' for text in SOURCES.values()}
 # Inline scripts of the theme and its extensions, word for word, but for settings. They are named, not found by
 # where they stand: an output may close the element it is in.
 THEME = re.compile("|".join([
@@ -148,7 +151,7 @@ def _of_attribute(tag, name, value):
 
 
 def _of_script(attributes, text):
-    known = text.strip() == FIGURE or THEME.fullmatch(" ".join(text.split()))
+    known = text.strip() in FIGURES or THEME.fullmatch(" ".join(text.split()))
     if attributes.get("type", "").lower() in DATA or known or ("src" in attributes and not text.strip()):
         return
     yield f"runs an inline script that is none of the book's, {' '.join(text.split())[:60]!r}"

@@ -34,7 +34,8 @@ PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_te
             "37_protocols": "protocols", "38_pretrained": "pretrained",
             "40_magnitude": "magnitude", "41_stability": "stability",
             "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe",
-            "00_quickstart": "quickstart", "10_members": "members", "11_recipes": "recipes"}  # fmt: skip
+            "00_quickstart": "quickstart", "01_primer": "primer", "10_members": "members",
+            "11_recipes": "recipes"}  # fmt: skip
 
 
 def main():
@@ -216,9 +217,10 @@ def draw_summary(profile):
     pools = tables["architectures"]
     starts = pools.start.ne("shared start") | pools.dataset.eq(pools.dataset[pools.start.ne("shared start")].iloc[0])
     scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
-    fig = plot.summary(by_decay, pools[starts & pools.model.eq(model)], scale)
-    fig.savefig(GENERATED / "summary.svg", metadata={"Date": None})
-    fig.savefig(GENERATED / "summary.png", dpi=150)
+    found = by_decay, pools[starts & pools.model.eq(model)], scale
+    plot.summary(*found).savefig(GENERATED / "summary.png", dpi=150)
+    for name, fig in zip(("templates", "outputs", "size"), plot.answers(*found), strict=True):
+        fig.savefig(GENERATED / f"answer_{name}.svg", metadata={"Date": None})
 
 
 def publish(profile):

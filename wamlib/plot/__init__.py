@@ -3,10 +3,12 @@
 from .architectures import gains_by_model, gap_vs_error
 from .curves import error_along_path, error_vs_members
 from .gaps import explained_gap, gap_vs_distance
+from .interactive import Mixture, Quantity, mixing_figure, plane_figure, walk_figure
+from .landscape import loss_landscape
 from .members import learning_curves, member_strip
 from .merging import alignment_paths, barrier_vs_width, merge_differences, recalibration_curves, spread_by_depth
-from .mixing import Mixture, mixing_figure
-from .overview import summary
+from .overview import answers, summary
+from .plane import error_over_plane
 from .protocol import waterfall
 from .recipe import cost_vs_error, predicted_gain
 from .regulariser import loss_around, norms_vs_members, shrinking_gains
@@ -19,8 +21,10 @@ from .trust import detection_marks, error_vs_coverage, reliability_diagram
 
 __all__ = [
     "Mixture",
+    "Quantity",
     "accuracy_vs_flops",
     "alignment_paths",
+    "answers",
     "attack_curves",
     "barrier_vs_width",
     "correlation_matrix",
@@ -28,6 +32,7 @@ __all__ = [
     "decay_trade_off",
     "detection_marks",
     "error_along_path",
+    "error_over_plane",
     "error_vs_coverage",
     "error_vs_members",
     "explained_gap",
@@ -40,11 +45,13 @@ __all__ = [
     "learning_curves",
     "limit_correlation",
     "loss_around",
+    "loss_landscape",
     "member_strip",
     "merge_differences",
     "mixing_figure",
     "norms_vs_members",
     "picture_grid",
+    "plane_figure",
     "predicted_gain",
     "recalibration_curves",
     "reliability_diagram",
@@ -58,5 +65,6 @@ __all__ = [
     "stretched_grid",
     "structure_and_gain",
     "summary",
+    "walk_figure",
     "waterfall",
 ]

@@ -1,4 +1,4 @@
-"""The three answers of the book side by side."""
+"""The three answers of the book, one small figure each, and side by side."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from .style import LOOKS, closed, intervals, log_percent
 from .templates import over_decays
 
-__all__ = ["summary"]
+__all__ = ["answers", "summary"]
 
 # From all shared to nothing shared.
 STARTS = {
@@ -16,6 +16,9 @@ STARTS = {
     "shared init": "shared\ninit",
     "independent init": "indep.\ninit",
 }
+
+
+QUESTIONS = ("Do weights look like data?", "Average weights or outputs?", "Does size matter?")
 
 
 @closed
@@ -30,49 +33,67 @@ def summary(decay, combinations, scale):
         Columns start (a key of `STARTS`), replica, combination and accuracy (percent), rows of one architecture.
     """
     fig, axes = plt.subplots(1, 3, figsize=(10.4, 3.2), layout="constrained")
-    over_decays(axes[0], decay, "own")
-    axes[0].tick_params(axis="x", rotation=45)
-    axes[0].legend(loc="center left", bbox_to_anchor=(0, 0.66), fontsize=8)
-    axes[0].set(
-        title="Do weights look like data?",
-        xlabel="Weight decay",
-        ylabel="Correlation of a weight row\nwith its centred class mean",
-    )
-    shown = ["member", "uniform soup", "logit ensemble"]
+    for ax, draw, table, question in zip(axes, PANELS, (decay, combinations, scale), QUESTIONS):
+        draw(ax, table)
+        ax.set_title(question)
+    return fig
+
+
+def answers(decay, combinations, scale):
+    """Draw the three answers of the book as small figures of one size.
+
+    Parameters
+    ----------
+    decay, combinations, scale : DataFrame
+        As for `summary`.
+
+    Returns
+    -------
+    tuple of Figure
+    """
+    return tuple(_alone(draw, table) for draw, table in zip(PANELS, (decay, combinations, scale)))
+
+
+@closed
+def _alone(draw, table):
+    fig, ax = plt.subplots(figsize=(3.6, 3.0), layout="constrained")
+    draw(ax, table)
+    return fig
+
+
+def _likeness(ax, decay):
+    over_decays(ax, decay, "own")
+    ax.tick_params(axis="x", rotation=45)
+    ax.legend(loc="center left", bbox_to_anchor=(0, 0.66), fontsize=8)
+    ax.set(xlabel="Weight decay", ylabel="Correlation of a weight row\nwith its centred class mean")
+
+
+def _weights_or_outputs(ax, combinations):
     widest = combinations.assign(error=100 - combinations.accuracy)
     starts = [start for start in STARTS if start in set(widest.start)]
-    for index, name in enumerate(shown):
+    for index, name in enumerate(["member", "uniform soup", "logit ensemble"]):
         rows = intervals(widest[widest.combination == name], ["start"], "error").set_index("start").loc[starts]
-        color, marker, _ = LOOKS[name]
-        x = np.arange(len(starts)) + 0.16 * (index - 1)
-        label = name.removeprefix("uniform ")
-        axes[1].errorbar(
-            x, rows["mean"], rows["mean"] - rows.low, color=color, marker=marker, linestyle="", capsize=3, label=label
-        )
-    axes[1].set_xticks(range(len(starts)), [STARTS[start] for start in starts])
-    axes[1].set(title="Average weights or outputs?", ylabel="Test error (%, log axis)")
-    log_percent([axes[1]])
-    axes[1].legend(loc="upper left")
+        x, bar = np.arange(len(starts)) + 0.16 * (index - 1), rows["mean"] - rows.low
+        _marks(ax, x, rows["mean"], bar, name, linestyle="")
+    ax.set_xticks(range(len(starts)), [STARTS[start] for start in starts])
+    ax.set_ylabel("Test error (%, log axis)")
+    log_percent([ax])
+    ax.legend(loc="upper left")
+
+
+def _size(ax, scale):
     for name in ("member", "uniform soup"):
         rows = intervals(scale[scale.combination == name], ["c"], "accuracy")
-        color, marker, dash = LOOKS[name]
-        label = name.replace("uniform ", "")
-        axes[2].errorbar(
-            rows.c,
-            rows["mean"],
-            rows["mean"] - rows.low,
-            color=color,
-            marker=marker,
-            linestyle=dash,
-            capsize=3,
-            label=label,
-        )
-    axes[2].set(
-        title="Does size matter?",
-        xscale="log",
-        xlabel="Scale factor c on all learnable weights",
-        ylabel="Test accuracy (%)",
-    )
-    axes[2].set_ylim(0, 100)
-    axes[2].legend()
-    return fig
+        _marks(ax, rows.c, rows["mean"], rows["mean"] - rows.low, name, linestyle=LOOKS[name][2])
+    ax.set(xscale="log", xlabel="Scale factor c on all learnable weights", ylabel="Test accuracy (%)")
+    ax.set_ylim(0, 100)
+    ax.legend()
+
+
+PANELS = (_likeness, _weights_or_outputs, _size)
+
+
+def _marks(ax, x, mean, bar, name, linestyle):
+    color, marker, _ = LOOKS[name]
+    label = name.removeprefix("uniform ")
+    ax.errorbar(x, mean, bar, color=color, marker=marker, linestyle=linestyle, capsize=3, label=label)

@@ -7,6 +7,7 @@ from .line import Barrier, barrier, barrier_height
 from .lipschitz import local_lipschitz
 from .magnitude import SCOPES, distance, layers, scale, weight_norm
 from .norms import layer_norms, rescale_to
+from .plane import Plane, plane
 from .second_order import second_order_gap
 from .similarity import first_layer, layer_cosines
 from .stability import flip_rate, logit_spread
@@ -20,6 +21,7 @@ __all__ = [
     "Barrier",
     "Detection",
     "EffectiveTemplates",
+    "Plane",
     "Reliability",
     "RiskCoverage",
     "TemplateMatch",
@@ -40,6 +42,7 @@ __all__ = [
     "local_lipschitz",
     "logit_spread",
     "loss_along",
+    "plane",
     "reliability",
     "rescale_to",
     "risk_coverage",

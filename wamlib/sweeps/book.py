@@ -18,10 +18,11 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 
 # Parameters of chapters that do not decide which runs there are, and what their values are: [int] is a list of int.
 CHAPTER_ONLY = {
-    "profile": str, "toy_model": str, "batchnorm_model": str,
+    "profile": str, "toy_model": str, "plane_model": str, "batchnorm_model": str,
     "reordered_models": [str], "attack_models": [str], "foreign_datasets": [str], "corruptions": [str],
     "n_images": int, "n_gradients": int, "n_scaled_images": int, "n_subsets": int, "n_foreign": int, "n_noisy": int,
     "n_jacobians": int, "n_attacked": int, "n_directions": int, "n_line_images": int, "n_curvature_images": int,
+    "n_plane": int, "n_plane_images": int,
     "sizes": [int], "linear_sizes": [int], "n_recalibration": [int], "severities": [int], "budgets": [int],
     "alphas": [float], "line": [float], "ways": [float], "factors": [float], "few_factors": [float],
     "noise_factors": [float],

@@ -3,7 +3,7 @@
 from .advice import CHEAPEST_FIRST, advice, best_options, decisions, regrets, reordered
 from .aligning import MATCHINGS, REPAIRS, alignment, hidden_permutation, unit_spread
 from .averaging import class_mixtures, class_pairs, linear_soups, member_mixtures
-from .between import pairs, path
+from .between import pairs, path, plane
 from .combining import combinations, subsets
 from .costs import inference_costs
 from .depth import layer_similarity, structure
@@ -64,6 +64,7 @@ __all__ = [
     "over",
     "pairs",
     "path",
+    "plane",
     "protocol_steps",
     "recalibrations",
     "regrets",

@@ -1,13 +1,16 @@
-"""Two members at a time: how far apart they are, and what lies between them."""
+"""Two or three members at a time: how far apart they are, and what lies between them."""
 
+import functools
 import itertools
 
 import pandas as pd
 
 from .. import evaluate, probe
+from ..merge import uniform_soup
 from .evaluator import Evaluator
+from .kept import kept
 
-__all__ = ["pairs", "path"]
+__all__ = ["pairs", "path", "plane"]
 
 
 def pairs(pool):
@@ -55,3 +58,41 @@ def path(a, b, dataset, alphas):
         columns = {"alpha": line.alphas, "error": line.errors, "recalibrated": recalibrate, "barrier": line.height}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
+
+
+@kept
+def plane(pool, dataset, n_points=21, n_images=1_000, predictions=None):
+    """Measure the test error over the plane through the first three members of a pool.
+
+    Parameters
+    ----------
+    pool : list of Run
+        Three members of one architecture, at least.
+    dataset : wamlib.data.Dataset
+    n_points : int
+        Points along each axis of the grid.
+    n_images : int
+        Only the first so many test images are evaluated.
+    predictions : wamlib.predictions.Predictions or None
+        Where the table is kept.
+
+    Returns
+    -------
+    DataFrame
+        Columns place ("grid"; "A", "B", "C": the members; "soup": the mean of the three), u, v (coordinates, see
+        `wamlib.probe.Plane`) and error (percent; with BatchNorm recalibrated at every point, the members included).
+    """
+    evaluator = Evaluator.of_first(pool, dataset, n_images, 1)
+    states = [run.state for run in pool[:3]]
+    error = functools.partial(evaluator.error, recalibrate=evaluator.has_batchnorm)
+    found = probe.plane(*states, error, n_points)
+    rows = [
+        {"place": "grid", "u": u, "v": v, "error": value}
+        for v, line in zip(found.vs, found.errors)
+        for u, value in zip(found.us, line)
+    ]
+    for letter, (u, v), state in zip("ABC", found.members, states):
+        rows.append({"place": letter, "u": u, "v": v, "error": error(state)})
+    middle = [sum(axis) / 3 for axis in zip(*found.members)]
+    rows.append({"place": "soup", "u": middle[0], "v": middle[1], "error": error(uniform_soup(states))})
+    return pd.DataFrame(rows)

@@ -1,0 +1,48 @@
+"""The loss of a network that has two weights, as a map."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .style import KINDS, LOOKS, closed
+
+__all__ = ["loss_landscape"]
+
+
+@closed
+def loss_landscape(surface, lines):
+    """Draw a map of the loss with the lines between pairs of members, and the loss along these lines.
+
+    Parameters
+    ----------
+    surface : DataFrame
+        Columns w1, w2 (the two weights, on a whole grid) and loss (at least 0).
+    lines : DataFrame
+        Columns pair (a kind of start), alpha (mixing weight; 0, 0.5 and 1 are among them), w1, w2 and loss.
+    """
+    fig, (chart, along) = plt.subplots(
+        1, 2, figsize=(8.6, 3.9), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
+    )
+    grid = surface.pivot(index="w2", columns="w1", values="loss")
+    # Levels that double: the floor of the valley and the hills are both to be seen.
+    levels = [0, *np.geomspace(0.02, max(0.04, grid.to_numpy().max()), 9)]
+    filled = chart.contourf(grid.columns, grid.index, grid, levels=levels, cmap="viridis_r", extend="max")
+    filled.set_edgecolor("face")  # else hairlines show between the bands
+    chart.set(xlabel="First weight", ylabel="Second weight", aspect="equal")
+    chart.grid(False)
+    for pair, line in lines.groupby("pair", sort=False):
+        colour, marker = KINDS[pair]
+        dash = "-" if pair == "shared start" else (0, (5, 1.5))
+        chart.plot(line.w1, line.w2, color="white", linewidth=3.2)
+        chart.plot(line.w1, line.w2, color=colour, linestyle=dash)
+        along.plot(line.alpha, line.loss, color=colour, linestyle=dash, label=pair)
+        ends, middle = line[line.alpha.isin([0.0, 1.0])], line[line.alpha == 0.5]
+        soup = LOOKS["uniform soup"]
+        for ax, x, y in ((chart, "w1", "w2"), (along, "alpha", "loss")):
+            ax.plot(ends[x], ends[y], linestyle="", marker=marker, color=colour, markeredgecolor="white", markersize=8)
+            ax.plot(
+                middle[x], middle[y], linestyle="", marker=soup[1], color=soup[0], markeredgecolor="white", markersize=9
+            )
+    along.plot([], [], linestyle="", marker=soup[1], color=soup[0], markersize=8, label="soup of the two")
+    along.set(xlabel="Mixing weight α", ylabel="Loss")
+    along.legend(loc="upper right")
+    return fig
