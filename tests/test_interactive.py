@@ -1,4 +1,4 @@
-"""The walk along an axis and the plane through three members show the numbers of their tables, also by keyboard alone."""
+"""The walk along an axis and the plane through three members show the numbers of their tables, also by keyboard."""
 
 import itertools
 import re

@@ -23,26 +23,28 @@ def loss_landscape(surface, lines):
         1, 2, figsize=(8.6, 3.9), layout="constrained", gridspec_kw={"width_ratios": [1, 1.1]}
     )
     grid = surface.pivot(index="w2", columns="w1", values="loss")
-    # Levels that double: the floor of the valley and the hills are both to be seen.
-    levels = [0, *np.geomspace(0.02, max(0.04, grid.to_numpy().max()), 9)]
+    # Each level is twice the last: the floor of the valley and the hills are both to be seen.
+    levels = [0, *np.geomspace(0.01, 5, 10)]
     filled = chart.contourf(grid.columns, grid.index, grid, levels=levels, cmap="viridis_r", extend="max")
     filled.set_edgecolor("face")  # else hairlines show between the bands
     chart.set(xlabel="First weight", ylabel="Second weight", aspect="equal")
     chart.grid(False)
     for pair, line in lines.groupby("pair", sort=False):
-        colour, marker = KINDS[pair]
+        colour, _ = KINDS[pair]
         dash = "-" if pair == "shared start" else (0, (5, 1.5))
         chart.plot(line.w1, line.w2, color="white", linewidth=3.2)
         chart.plot(line.w1, line.w2, color=colour, linestyle=dash)
         along.plot(line.alpha, line.loss, color=colour, linestyle=dash, label=pair)
         ends, middle = line[line.alpha.isin([0.0, 1.0])], line[line.alpha == 0.5]
-        soup = LOOKS["uniform soup"]
+        member, soup = LOOKS["member"], LOOKS["uniform soup"]
         for ax, x, y in ((chart, "w1", "w2"), (along, "alpha", "loss")):
-            ax.plot(ends[x], ends[y], linestyle="", marker=marker, color=colour, markeredgecolor="white", markersize=8)
+            ax.plot(
+                ends[x], ends[y], linestyle="", marker=member[1], color=member[0], markeredgecolor="white", markersize=8
+            )
             ax.plot(
                 middle[x], middle[y], linestyle="", marker=soup[1], color=soup[0], markeredgecolor="white", markersize=9
             )
     along.plot([], [], linestyle="", marker=soup[1], color=soup[0], markersize=8, label="soup of the two")
     along.set(xlabel="Mixing weight α", ylabel="Loss")
-    along.legend(loc="upper right")
+    fig.legend(loc="outside lower center", ncols=3)
     return fig
