@@ -54,8 +54,8 @@ def static():
 
 def walk(table=TABLE, **settings):
     defaults = {
-        "facets": {"model": "Architecture", "start": "Members"}, "x_label": "Members N", "x_name": "N", "static": static(),
-        "alt": "More members help.", "difference": ("logit ensemble", "uniform soup"), "first": 2,
+        "facets": {"model": "Architecture", "start": "Members"}, "x_label": "Members N", "x_name": "N",
+        "static": static(), "alt": "More members help.", "difference": ("logit ensemble", "uniform soup"), "first": 2,
     }  # fmt: skip
     return walk_figure(table, "n_members", NAMES, QUANTITIES, **(defaults | settings))
 
@@ -144,7 +144,8 @@ def test_the_arrow_keys_walk_from_stop_to_stop_and_say_its_numbers(show):
         gap = values["logit ensemble"] - values["uniform soup"]
         words = ", ".join(f"{name} {told(values[name])}" for name in NAMES)
         assert part(page, "says").inner_text() == (
-            f"N = {size}, Test accuracy (%): {words}; logit ensemble minus uniform soup: {told(gap, sign='+', unit=' points')}."
+            f"N = {size}, Test accuracy (%): {words}; "
+            f"logit ensemble minus uniform soup: {told(gap, sign='+', unit=' points')}."
         )
         assert told(values["member"]) in part(page, "values").inner_text()
 

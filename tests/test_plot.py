@@ -251,8 +251,12 @@ def test_a_plane_is_drawn_the_right_way_up_in_bands_above_the_members():
 
 
 def test_meanings_are_told_apart_without_colour():
+    # By the marker alone, for some figures have no lines; of those with lines, by the dash as well.
+    for looks in (plot.style.LOOKS.values(), plot.style.DATASETS):
+        assert len({marker for _, marker, _ in looks}) == len(looks)
     looks = [(marker, str(dash)) for _, marker, dash in plot.style.LOOKS.values()]
     assert len(set(looks)) == len(looks)
+    assert len({marker for _, marker in plot.style.KINDS.values()}) == len(plot.style.KINDS)
 
 
 def test_pictures_of_several_kinds_have_labels_above_each_kind():

@@ -42,7 +42,7 @@ def plane_figure(table, *, static, alt, letters=("A", "B", "C")):
         fixed = {place: points[place][["u", "v", "error"]].iloc[0].round(4).tolist() for place in (*letters, "soup")}
         planes.append({
             "title": title, "us": np.round(grid.columns, 4).tolist(), "vs": np.round(grid.index, 4).tolist(),
-            "errors": np.round(grid.to_numpy(), 2).ravel().tolist(),
+            "errors": np.round(grid.to_numpy(), 4).ravel().tolist(),
             "bands": excess(grid.to_numpy(), part).ravel().tolist(),
             "members": [fixed[letter] for letter in letters], "soup": fixed["soup"],
         })  # fmt: skip

@@ -7,7 +7,7 @@ const place = (value) => (x.log ? Math.log10(value) : value);
 
 // ---- Marks: each combination has a shape of its own, so that a grey print loses nothing ----
 const SHAPES = {
-  s: "M-4-4H4V4H-4Z", D: "M0-5L5 0L0 5L-5 0Z", "^": "M0-5L5 4H-5Z", v: "M0 5L5-4H-5Z", "*": "M0-6L2-2L6-2L3 1L4 6L0 3L-4 6L-3 1L-6-2L-2-2Z",
+  s: "M-4-4H4V4H-4Z", D: "M0-5L5 0L0 5L-5 0Z", "^": "M0-5L5 4H-5Z", v: "M0 5L5-4H-5Z", ">": "M5 0L-4-5V5Z", "<": "M-5 0L4-5V5Z", "*": "M0-6L2-2L6-2L3 1L4 6L0 3L-4 6L-3 1L-6-2L-2-2Z",
   o: "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0-4 0Z", P: "M-2-5H2V-2H5V2H2V5H-2V2H-5V-2H-2Z", X: "M-5-3L-3-5L0-2L3-5L5-3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0Z",
 };
 SHAPES.x = SHAPES.X;
