@@ -32,7 +32,7 @@ def picture_grid(rows, columns, *, unit="weight"):
             ax.set_title(name.replace(" + ", "\n+ "), fontsize=9)
         for ax, picture in zip(line, np.asarray(pictures).mean(1), strict=True):
             limit = np.abs(picture).max() or 1
-            ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     fig.supxlabel(f"red: positive {unit}, blue: negative, white: 0", fontsize=8.5, color="#444444")
     return fig
@@ -74,7 +74,13 @@ def stretched_grid(rows, columns):
         for ax, picture in zip(line, np.asarray(pictures, dtype=float), strict=True):
             low, high = picture.min(), picture.max()
             stretched = (picture - low) / ((high - low) or 1)
-            ax.imshow(stretched[0] if len(picture) == 1 else stretched.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
+            ax.imshow(
+                stretched[0] if len(picture) == 1 else stretched.transpose(1, 2, 0),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="none",
+            )
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, fontsize=9)

@@ -1,0 +1,96 @@
+"""Pictures lose bytes and nothing that is seen."""
+
+import io
+import re
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+import wamlib.plot  # sets the style of the book's figures
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
+
+from pictures import compact
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def picture(lines=3):
+    fig, axes = plt.subplots(1, 2, figsize=(6, 2.5), layout="constrained")
+    for index in range(lines):
+        axes[0].errorbar(
+            range(5), np.arange(5) ** 2 / (index + 1), 0.5, marker="osD"[index], capsize=2, label=f"α & <{index}>"
+        )
+    axes[0].set(xscale="symlog", xlabel="Members", ylabel="Error (%)")
+    axes[0].legend()
+    axes[1].imshow(np.arange(12).reshape(3, 4), interpolation="none")
+    plt.close(fig)
+    text = io.StringIO()
+    fig.savefig(text, format="svg")
+    return text.getvalue()
+
+
+def parts(text, tag):
+    return list(ET.fromstring(text).iter(SVG + tag))
+
+
+def test_half_of_the_bytes_go_and_no_mark():
+    before, after = picture(), compact(picture())
+    assert len(after) < 0.7 * len(before)
+    for tag in ("use", "path", "image"):
+        assert len(parts(after, tag)) == len(parts(before, tag)) > 0
+    assert wamlib.plot  # whose style the picture has
+
+
+def test_every_reference_leads_somewhere():
+    after = compact(picture())
+    ids = {part.get("id") for part in ET.fromstring(after).iter() if part.get("id")}
+    assert set(re.findall(r'href="#([\w.-]+)"|url\(#([\w.-]+)\)', after))
+    assert {a or b for a, b in re.findall(r'href="#([\w.-]+)"|url\(#([\w.-]+)\)', after)} <= ids
+
+
+def test_places_stay_within_a_hundredth_of_a_point():
+    def places(text):
+        return np.array([[float(part.get(axis, 0)) for axis in "xy"] for part in parts(text, "use")])
+
+    np.testing.assert_allclose(places(compact(picture())), places(picture()), atol=0.0051)
+
+
+def test_what_is_compact_stays_as_it_is():
+    after = compact(picture())
+    assert compact(after) == after
+
+
+def test_words_keep_their_spaces():
+    text = '<svg xmlns="http://www.w3.org/2000/svg"><g><text>a  b <tspan> c </tspan> d</text></g></svg>'
+    assert "<text>a  b <tspan> c </tspan> d</text>" in compact(text)
+
+
+def test_colours_are_no_references():
+    text = '<svg xmlns="http://www.w3.org/2000/svg"><path id="fff" d="M0 0"/><path style="fill: #fff"/></svg>'
+    assert "fill:#fff" in compact(text)
+
+
+@pytest.fixture
+def seen(browser, tmp_path):
+    def look(text):
+        (tmp_path / "x.svg").write_text(text, "utf-8")
+        page = browser.new_page(viewport={"width": 700, "height": 300})
+        page.goto((tmp_path / "x.svg").as_uri())
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
+        page.close()
+        return np.asarray(shot, dtype=float)
+
+    return look
+
+
+def test_a_browser_shows_the_same(seen):
+    before, after, other = (seen(text) for text in (picture(), compact(picture()), picture(lines=2)))
+    assert np.ptp(before) > 200  # something is seen
+    assert np.abs(before - after).mean() < 0.2
+    assert np.abs(before - other).mean() > 0.4  # a line that is missing would be
