@@ -186,8 +186,11 @@ FIGURE = re.compile(r"^:::\{glue:figure\} (?P<glue>\w+)\n(?P<body>.*?)\n:::$", r
 
 
 def plot_of(source, figure):
-    """Return the function of `wamlib.plot` that draws a figure of a chapter."""
-    return getattr(plot, re.search(rf'glue\("{figure}", wamlib\.plot\.(\w+)\(', source)[1])
+    """Return the function of `wamlib.plot` that draws a figure: within glue(), or before it under a name."""
+    drawn = re.search(rf'glue\("{figure}", ([\w.]+)', source)[1]
+    if not drawn.startswith("wamlib."):
+        drawn = re.search(rf"^{drawn} = (wamlib\.plot\.\w+)\(", source, re.M)[1]
+    return getattr(plot, drawn.removeprefix("wamlib.plot."))
 
 
 def has_bars(function, seen=()):
