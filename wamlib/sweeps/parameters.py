@@ -118,7 +118,7 @@ def _kind(default):
 
 def _check_value(name, value, kind):
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        _refuse_value(name, value, KINDS[kind])
+        _refuse_value(name, value, 'text, as "0.49,0.48,0.45"' if name in ("mean", "std") else KINDS[kind])
     if kind is str:
         _check_text(name, value)
         return

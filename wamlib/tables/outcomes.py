@@ -77,7 +77,6 @@ def outcomes(advice, members, model, dataset, training_batches):
     each = torch.stack([(part.argmax(1) == labels).double().cpu() for part in logits])
     best = measured.accuracies.index(max(measured.accuracies))
 
-
     def score(state):
         return 100 * right(state, dataset.selection, True).mean().item()
 
