@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup data book smoke sweep test lint unit notebooks-test lab sync fuzz bench fidelity findings lock audit clean
+.PHONY: own pdf help setup data book smoke sweep test lint unit notebooks-test lab sync fuzz bench fidelity findings lock audit clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -27,6 +27,8 @@ READY := book/_build/.ready-active
 endif
 PYTHON := $(BIN)/python
 
+# the chapter that `make own` executes, with PARAMS=FILE.yml
+NOTEBOOK ?= 61_your_own
 PARAMS := $(if $(filter laptop,$(PROFILE)),,params/$(PROFILE).yml)
 ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
@@ -54,6 +56,9 @@ smoke: ## The whole pipeline at toy size, no download
 sweep: $(SWEPT) ## Train the runs that are missing
 
 data: data/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (30 MB)
+
+own: $(READY) ## A chapter on your files: NOTEBOOK=61_your_own PARAMS=mine.yml (1 min; 00_quickstart 2 min)
+	@$(PYTHON) book/tools/own.py $(NOTEBOOK) $(PARAMS)
 
 ##@ Work
 lab: $(READY) ## Open JupyterLab; saving a notebook saves its text pair too

@@ -158,6 +158,9 @@ def advise(
     n_images: Annotated[int | None, typer.Option(help="Selection images; by default up to 3,000.")] = None,
     mean: Annotated[str | None, typer.Option(help="Of pixels in [0, 1], a number per channel: 0.49,0.48,0.45.")] = None,
     std: Annotated[str | None, typer.Option(help="The same for the standard deviation.")] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Judge on half of the test images: for members trained elsewhere.")
+    ] = False,
     device: Device = "auto",
 ):
     """Say whether to merge members, how, and why, from a labelled selection set."""
@@ -168,7 +171,7 @@ def advise(
 
     _check_device(device)
     with _notices():
-        dataset = advising.open_selection(data, n_images, mean, std)
+        dataset = advising.open_selection(data, n_images, mean, std, held_out=held_out)
         network = advising.build_model(model, dataset)
         states = [advising.read_member(name) for name in members]
         where = pick_device(device)

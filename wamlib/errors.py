@@ -35,6 +35,11 @@ class WamlibError(Exception):
         self.doing, self.item, self.got, self.wanted, self.fix = doing, item, got, wanted, fix
         super().__init__(f"{doing}: {item}: got {got}, wanted {wanted}. {fix}")
 
+    def _render_traceback_(self):
+        """Return what a notebook shows: the four parts, a line each, and not the way through this package."""
+        return [f"{type(self).__name__}: {self.doing}", f"  where   {self.item}", f"  got     {self.got}",
+                f"  wanted  {self.wanted}", f"  next    {self.fix}"]  # fmt: skip
+
     def __reduce__(self):
         # Exceptions with keyword-only arguments do not survive pickling by default,
         # and a worker process must be able to hand its error back.

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from . import data, evaluate, linear, models, stacked
 from .config import TrainConfig, home
-from .errors import CheckpointError, RunNotFoundError
+from .errors import CheckpointError, DataError, RunNotFoundError
 from .provenance import describe_code, describe_machine, describe_versions
 from .records import decode_record, encode_record
 from .storage import Bucket, Folder, open_storage, pack, unpack
@@ -60,6 +60,28 @@ class Run:
     def logits(self):
         """Logits on the "selection" and the "test" split, as a dict of str to Tensor."""
         return self._load(LOGITS)
+
+    def check_images(self, dataset):
+        """Refuse a data set whose images are not those that the member was trained on.
+
+        A run is found by the name of its data set, and a folder may hold other images by now.
+
+        Parameters
+        ----------
+        dataset : wamlib.data.Dataset
+            Loaded as the config says.
+
+        Raises
+        ------
+        DataError
+        """
+        if dataset.split_hash != self.record["split_hash"]:
+            raise DataError(
+                "cannot use a run that was trained before", item=f"{self.config.dataset}, run {self.config.run_id}",
+                got=f"images with the split hash {dataset.split_hash[:12]}",
+                wanted=f"{self.record['split_hash'][:12]}, those that the member was trained on",
+                fix="The images changed since: give their folder another name, or delete the runs trained on it.",
+            )  # fmt: skip
 
     def _load(self, stem):
         """Load tensors after checking the file's bytes against the record."""

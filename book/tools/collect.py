@@ -33,7 +33,7 @@ PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_te
             "35_beyond_the_mean": "beyond", "36_repair": "repair",
             "37_protocols": "protocols", "38_pretrained": "pretrained",
             "40_magnitude": "magnitude", "41_stability": "stability",
-            "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe",
+            "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe", "61_your_own": "own",
             "00_quickstart": "quickstart", "01_primer": "primer", "10_members": "members",
             "11_recipes": "recipes"}  # fmt: skip
 

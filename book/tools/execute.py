@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from traitlets.config import Config
 
+from wamlib import errors
 from wamlib.errors import ConfigError, WamlibError
 
 # jsonschema would build a grammar of web addresses as it is imported, which takes longer than all the rest together;
@@ -49,6 +50,10 @@ def main(notebook, output, params=None):
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{os.environ['JUPYTER_RUNTIME_DIR']}/kernel"}}),
         )
     except papermill.PapermillExecutionError as error:
+        if error.ename in errors.__all__:  # its four parts say all; half a notebook would not say more
+            partial.unlink(missing_ok=True)
+            print(f"{error.ename}: {error.evalue} ({notebook}, cell {error.exec_count})", file=sys.stderr)
+            return 2
         print(
             f"cannot execute a chapter: {notebook}, cell {error.exec_count}: got {error.ename}: {error.evalue}, wanted "
             f"no error. The cells so far are in {partial}; mend the chapter, or what it calls, and run make again.",

@@ -7,9 +7,10 @@ from torch import nn
 from ..errors import MemberMismatchError, ProbeError
 from ..merge import check_members, strip_prefixes
 from .deciding import LEVEL, NOISE, OPTIONS, Decision, cochran_q, decide, soup_is_worse
-from .loading import build_model, open_selection, read_member
+from .loading import build_model, find_member, open_selection, read_member
 from .measuring import ALPHAS, Measured, Pair, aligned, gain_factor, measure, with_alignment
 from .report import report
+from .writing import write_soup
 
 __all__ = [
     "ALPHAS",
@@ -25,10 +26,12 @@ __all__ = [
     "build_model",
     "cochran_q",
     "decide",
+    "find_member",
     "gain_factor",
     "open_selection",
     "read_member",
     "report",
+    "write_soup",
 ]
 
 

@@ -9,28 +9,32 @@ import torch
 from torch import nn
 
 from .. import data, models
-from ..config import home
+from ..config import derive_seed, home
 from ..errors import CheckpointError, ConfigError
 from ..merge.checkpoint import open_checkpoint
 
-__all__ = ["build_model", "open_selection", "read_member"]
+__all__ = ["build_model", "find_member", "open_selection", "read_member"]
 
 N_RECALIBRATION = 1_000  # training images that BatchNorm is recalibrated on
 N_SELECTION = 3_000  # selection images at most, unless asked otherwise: they tell differences of half a point
 
 
-def read_member(name):
-    """Return the state dict of a checkpoint.
+def find_member(name):
+    """Return the file of a checkpoint.
 
     Parameters
     ----------
     name : str or Path
         A file as `wamlib.merge.merge_files` reads them, a folder of the run store, or a run id in it.
 
+    Returns
+    -------
+    Path
+
     Raises
     ------
     CheckpointError
-        If it is missing, damaged, or no state dict.
+        If it is missing.
     """
     path = Path(name)
     if not path.exists() and (home() / "runs" / path.name).is_dir():
@@ -43,7 +47,23 @@ def read_member(name):
         )  # fmt: skip
     if path.is_dir() and (path / "checkpoint.safetensors").is_file():
         path = path / "checkpoint.safetensors"
-    with open_checkpoint(path) as checkpoint:
+    return path
+
+
+def read_member(name):
+    """Return the state dict of a checkpoint.
+
+    Parameters
+    ----------
+    name : str or Path
+        As for `find_member`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, or no state dict.
+    """
+    with open_checkpoint(find_member(name)) as checkpoint:
         return {
             key: checkpoint.read(key, 0, entry.size).clone().reshape(entry.shape)
             for key, entry in checkpoint.entries.items()
@@ -84,7 +104,7 @@ def build_model(name, dataset):
     return model
 
 
-def open_selection(name, n_images=None, mean=None, std=None):
+def open_selection(name, n_images=None, mean=None, std=None, *, held_out=False):
     """Return a data set for advice: its labelled selection images, and training images for BatchNorm.
 
     Parameters
@@ -96,6 +116,9 @@ def open_selection(name, n_images=None, mean=None, std=None):
     mean, std : str or None
         Normalisation that the members were trained with, one number per channel with commas between them,
         of pixels in [0, 1]; None measures both on the training images.
+    held_out : bool
+        For members that were not trained by wamlib, which may have seen its selection images: half of the test images
+        take their place, drawn by a fixed seed, and the other half is the test split.
 
     Returns
     -------
@@ -111,10 +134,13 @@ def open_selection(name, n_images=None, mean=None, std=None):
     dataset = data.load(name)
     changes = {key: _channels(f"--{key}", text, dataset.in_channels) for key, text in (("mean", mean), ("std", std))
                if text is not None}  # fmt: skip
-    splits = {
-        "train": replace(dataset.train, **changes).take(slice(0, N_RECALIBRATION)),
-        "selection": replace(dataset.selection, **changes).take(slice(0, n_images or N_SELECTION)),
-    }
+    splits = {part: replace(getattr(dataset, part), **changes) for part in ("train", "selection", "test")}
+    if held_out:
+        order = torch.randperm(len(splits["test"]), generator=torch.Generator().manual_seed(derive_seed("held out", 0)))
+        half = len(order) // 2
+        splits |= {"selection": splits["test"].take(order[:half]), "test": splits["test"].take(order[half:])}
+    splits["train"] = splits["train"].take(slice(0, N_RECALIBRATION))
+    splits["selection"] = splits["selection"].take(slice(0, n_images or N_SELECTION))
     return replace(dataset, **splits)
 
 

@@ -2,7 +2,7 @@
 
 from .augment import augment, draw_moves, move
 from .corruptions import CORRUPTIONS, corrupt
-from .dataset import Dataset, Split, load
+from .dataset import Dataset, Split, load, training_size
 from .fetch import fetch
 from .foreign import as_if_from, foreign, photographs
 from .sources import is_present, title
@@ -22,4 +22,5 @@ __all__ = [
     "move",
     "photographs",
     "title",
+    "training_size",
 ]

@@ -12,7 +12,7 @@ from ..config import derive_seed, home
 from ..errors import DataError
 from . import sources
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "load", "training_size"]
 
 SELECTION_SHARE = 0.05  # of the official training images
 TEST_SHARE = 0.25  # of all images, where a data set has no official test images
@@ -196,6 +196,34 @@ def _load(name, source, root, n_train, n_eval, split_seed):
         Split(test_images, test_labels, mean, std),
     ]
     return Dataset(name, raw.classes, *splits, split_hash=_hash(splits))
+
+
+def training_size(name, root=None):
+    """Return how many training images `load` finds in a folder of one's own, without reading them.
+
+    Parameters
+    ----------
+    name : str
+        A name that `load` knows.
+    root : str or Path or None
+        As for `load`.
+
+    Returns
+    -------
+    int or None
+        None for a data set that is no ``folder:PATH``, and for a folder that is not here or holds no images.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, or the archive is damaged.
+    """
+    counted = sources.count_folder(name, Path(root or home() / "raw").absolute())
+    if not counted or not counted[0]:
+        return None
+    n_train, n_test = counted
+    left = n_train if n_test else n_train - round(TEST_SHARE * n_train)
+    return left - round(SELECTION_SHARE * left)
 
 
 def _check_number(name, item, number, low):

@@ -11,7 +11,7 @@ from .decoded import read_images
 from .decoding import IMAGE_SUFFIXES, ImageFile
 from .raw import Raw
 
-__all__ = ["find_folder", "folder_title", "read_folder"]
+__all__ = ["count_images", "find_folder", "folder_title", "read_folder"]
 
 # Titles of folders and archives whose name alone would say too little. The JPEG images are lossy
 # copies, so that numbers measured on them are not numbers on CIFAR-10.
@@ -50,12 +50,22 @@ def read_folder(path, root):
     return _read(found, root)
 
 
-def _read(path, root):
+def count_images(path, root):
+    """Return how many training and test images class folders hold, without reading them; test 0 if not set apart."""
+    found = find_folder(path, root)
+    return (0, 0) if found is None else tuple(len(part) for part in _sort(found))
+
+
+def _sort(path):
+    """Return the training images and the test images, if they are set apart, each with its class."""
     files = [(file, file.name.split("/")) for file in _list_images(path)]
     if {"train", "test"} <= {parts[0] for _, parts in files if len(parts) == 3}:
-        train, test = ([(file, parts[-2]) for file, parts in files if parts[0] == name] for name in ("train", "test"))
-    else:
-        train, test = [(file, parts[0]) for file, parts in files if len(parts) == 2], []
+        return tuple([(file, parts[-2]) for file, parts in files if parts[0] == name] for name in ("train", "test"))
+    return [(file, parts[0]) for file, parts in files if len(parts) == 2], []
+
+
+def _read(path, root):
+    train, test = _sort(path)
     if not train:
         raise DataError(
             f"cannot load folder:{path}",

@@ -11,12 +11,12 @@ import torch
 from ..config import home
 from ..errors import DataError
 from .fashion_mnist import find_fashion_mnist, read_fashion_mnist
-from .folders import find_folder, folder_title, read_folder
+from .folders import count_images, find_folder, folder_title, read_folder
 from .raw import Raw
 from .tiny_imagenet import has_tiny_imagenet, read_tiny_imagenet
 from .torchvision_sets import has_torchvision_set, read_torchvision_set
 
-__all__ = ["NAMES", "is_present", "read", "resolve", "title"]
+__all__ = ["NAMES", "count_folder", "is_present", "read", "resolve", "title"]
 
 
 class Source(NamedTuple):
@@ -85,6 +85,12 @@ def resolve(name, root):
     _source(name)  # refuses what is not known
     found = find_folder(name.removeprefix("folder:"), root) if name.startswith("folder:") else None
     return f"folder:{found}" if found else name
+
+
+def count_folder(name, root):
+    """Return the training and test images of ``folder:PATH`` as it stands, (0, 0) if it is not there; else None."""
+    _source(name)
+    return count_images(name.removeprefix("folder:"), root) if name.startswith("folder:") else None
 
 
 def is_present(name, root=None):

@@ -10,7 +10,7 @@ from .merging import alignment_paths, barrier_vs_width, merge_differences, recal
 from .overview import answers, summary
 from .plane import error_over_plane
 from .protocol import waterfall
-from .recipe import cost_vs_error, predicted_gain
+from .recipe import cost_vs_error, option_gains, predicted_gain
 from .regulariser import loss_around, norms_vs_members, shrinking_gains
 from .scaling import layer_heat_maps, scale_curves, scale_quantities, share_curves
 from .stability import attack_curves, flips_by_severity, stability_vs_scale
@@ -50,6 +50,7 @@ __all__ = [
     "merge_differences",
     "mixing_figure",
     "norms_vs_members",
+    "option_gains",
     "picture_grid",
     "plane_figure",
     "predicted_gain",

@@ -26,19 +26,19 @@ def error_vs_members(table, combinations):
 
 
 @closed
-def error_along_path(table):
+def error_along_path(table, ylabel="Test error (%)"):
     """Draw test error along the line between two members; rows are architectures, columns are starts.
 
     Parameters
     ----------
     table : DataFrame
         Columns model, start, replica, alpha, error (percent), recalibrated (bool).
+    ylabel : str
+        What the errors are of.
     """
     names = {False: "uniform soup", True: "uniform soup, recalibrated"}
     table = table.assign(line=table.recalibrated.map(names))
-    fig = facets(
-        table, "alpha", "error", "line", list(names.values()), xlabel="Mixing weight α", ylabel="Test error (%)"
-    )
+    fig = facets(table, "alpha", "error", "line", list(names.values()), xlabel="Mixing weight α", ylabel=ylabel)
     for ax in fig.axes:
         ax.set_ylim(0, min(100, ax.get_ylim()[1]))
     labels = {"uniform soup": "weights as interpolated", "uniform soup, recalibrated": "BatchNorm recalibrated"}

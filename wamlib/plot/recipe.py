@@ -7,7 +7,7 @@ import numpy as np
 
 from .style import LOOKS, closed, log_percent
 
-__all__ = ["cost_vs_error", "predicted_gain"]
+__all__ = ["cost_vs_error", "option_gains", "predicted_gain"]
 
 # The aligned soup has no line in other figures.
 OPTIONS = {name: LOOKS[name] for name in ("member", "uniform soup", "greedy soup", "logit ensemble")}
@@ -98,4 +98,32 @@ def predicted_gain(table):
         ax.set(xlabel="Predicted gain of the soup (points)", ylabel="Measured gain (points)",
                title="all pools" if part is table else "those near zero, enlarged")  # fmt: skip
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return fig
+
+
+@closed
+def option_gains(table):
+    """Draw what each option was expected to gain over a member, and what it gained on other images.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns option (a key of `OPTIONS`, or "best member"), expected and gain (points over a member), and noise (the
+        standard error of the gain). An option of which nothing was expected has NaN there.
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 0.5 * len(table) + 1.3), layout="constrained")
+    places = np.arange(len(table))[::-1]
+    for place, row in zip(places, table.itertuples(), strict=True):
+        color, marker, _ = OPTIONS.get(row.option, LOOKS["member"])
+        ax.errorbar(row.gain, place, xerr=row.noise, color=color, marker=marker, markersize=7, linestyle="")
+        ax.plot(row.expected, place + 0.22, color=color, marker=marker, markersize=7, markerfacecolor="none")
+    ax.axvline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
+    ax.set_yticks(places, table.option)
+    ax.set(xlabel="Gain over a member (points)", ylim=(-0.6, len(table) - 0.4))
+    if table[["gain", "expected"]].abs().to_numpy().max() > NEAR:  # a collapse beside tenths of a point
+        ax.set_xscale("symlog", linthresh=2)
+        ticks = [-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50]
+        low, high = ax.get_xlim()
+        ax.set_xticks([tick for tick in ticks if low <= tick <= high], [f"{t:g}" for t in ticks if low <= t <= high])
+        ax.xaxis.set_minor_locator(plt.NullLocator())
     return fig

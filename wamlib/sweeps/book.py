@@ -18,6 +18,7 @@ DATASETS = ("digits", "fashion-mnist", "cifar10", "folder:cifar10-jpeg.zip")
 
 # Parameters of chapters that do not decide which runs there are, and what their values are: [int] is a list of int.
 CHAPTER_ONLY = {
+    "members": [str], "model": str, "budget": int, "output": str, "mean": str, "std": str,
     "profile": str, "toy_model": str, "plane_model": str, "batchnorm_model": str,
     "reordered_models": [str], "attack_models": [str], "foreign_datasets": [str], "corruptions": [str],
     "n_images": int, "n_gradients": int, "n_scaled_images": int, "n_subsets": int, "n_foreign": int, "n_noisy": int,

@@ -20,7 +20,7 @@ KINDS = {int: "a whole number", float: "a number", str: "a name"}
 # Where numbers may lie, ends included; of others, whole ones from 1 and the rest above 0.
 SPANS = {"alphas": (0, 1), "line": (0, 1), "ways": (0, 1), "severities": (1, 5)}
 MOST = 1_000_000_000
-MAY_BE_NULL = ("n_train", "n_eval")  # how these names begin: null takes all images there are
+MAY_BE_NULL = ("n_train", "n_eval", "output", "mean", "std")  # how these names begin: null is all, none, or measured
 
 
 def read_parameters(path):
@@ -118,7 +118,7 @@ def _kind(default):
 
 def _check_value(name, value, kind):
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        _refuse_value(name, value, KINDS[kind])
+        _refuse_value(name, value, 'text, as "0.49,0.48,0.45"' if name in ("mean", "std") else KINDS[kind])
     if kind is str:
         _check_text(name, value)
         return
@@ -131,6 +131,8 @@ def _check_value(name, value, kind):
 def _check_text(name, value):
     if not value.strip():
         _refuse_value(name, value, "a name that is not empty")
+    if name == "model" and ":" in value:  # package.module:function, which only its own machine can import
+        return
     if name.endswith(("model", "models")):
         _check_model(name, value)
     elif name.endswith(("dataset", "datasets")) and not (name == "foreign_datasets" and value == PHOTOGRAPHS):

@@ -1,5 +1,6 @@
 """Lists of configs: pools of members that begin together or apart."""
 
+from .. import data
 from ..config import TrainConfig, derive_seed
 from ..errors import ConfigError
 
@@ -22,7 +23,7 @@ BY_ARCHITECTURE = {
     "vit": {"peak_lr": 0.02},
     "efficientnet_lite0": {"peak_lr": 0.01, "batch_size": 32},  # from pretrained weights
 }
-# Training images of data sets that may have fewer than a chapter asks for.
+# Training images of a data set that has fewer than most chapters ask for; those of a folder are counted.
 SIZES = {"digits": 1_281}
 
 
@@ -141,7 +142,7 @@ def fit_passes(dataset, n_train, *epochs):
         ``n_train`` and ``epochs`` as they are; or, of a smaller data set, None (all its
         images) and as many times more passes, so that a member sees as many images.
     """
-    size = SIZES.get(dataset)
+    size = SIZES.get(dataset) or data.training_size(dataset)
     if size is None or n_train is None or n_train <= size:
         return n_train, *epochs
     return None, *(count * round(n_train / size) for count in epochs)

@@ -16,6 +16,7 @@ from .gaps import cross_terms, gain_at_distance, logit_gaps
 from .mending import recalibrations
 from .merging import merges
 from .norms import norm_ratios
+from .outcomes import lines, outcomes
 from .pools import over, save
 from .protocol import RELEASED_STEPS, protocol_steps, train_mode_gaps
 from .scaled_members import greedy_soups_of_scaled, one_member_scaled
@@ -55,12 +56,14 @@ __all__ = [
     "layer_scales",
     "layer_similarity",
     "linear_soups",
+    "lines",
     "logit_gaps",
     "member_mixtures",
     "merges",
     "norm_ratios",
     "one_member_scaled",
     "optima",
+    "outcomes",
     "over",
     "pairs",
     "path",
