@@ -5,6 +5,7 @@ from pathlib import Path
 
 WIDE = {"width": 1300, "height": 900}
 PHONE = {"width": 360, "height": 740}
+PATIENCE = 300_000  # milliseconds: a machine that is busy with other work is no failure
 LOOK = (Path(__file__).parent / "look.js").read_text("utf-8")
 
 
@@ -36,6 +37,7 @@ def visit(browser, address, name, axe=None):
     """Open one page as a new reader does, with nothing kept from other pages; look at it wide, dark and narrow."""
     seen = Visit(name)
     context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
     def asked(request):
