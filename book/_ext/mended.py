@@ -32,7 +32,10 @@ def mend(page, name):
     """Return the text of the page of a name, mended."""
     if name != "search":
         page = without_search(page)
-    for mended in (without_icon_script, without_thebe, in_the_readers_theme, with_named_folds, without_second_ids):
+    for mended in (
+        without_icon_script, without_thebe, in_the_readers_theme, with_named_folds, with_listed_sources,
+        without_second_ids,
+    ):  # fmt: skip
         page = mended(page)
     return page
 
@@ -85,6 +88,11 @@ FOLD = re.compile(r'(<a class="reference internal[^>]*>([^<]+)</a><details[^>]*>
 def with_named_folds(page):
     """Name the folds of the contents, which are an arrow alone, after the page whose parts they hold."""
     return FOLD.sub(r'\1 aria-label="Parts of \2">', page)
+
+
+def with_listed_sources(page):
+    """Say that the sources of the bibliography are items of the list they are in; the other name is out of use."""
+    return page.replace(' role="doc-biblioentry"', ' role="listitem"')
 
 
 ID = re.compile(r'(<[a-z][a-z0-9]* [^>]*?)\bid="([^"]*)"')
