@@ -113,6 +113,7 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/perspective.py two
 	$(PYTHON) benchmarks/perspective.py three
 	$(PYTHON) benchmarks/book.py
+	$(PYTHON) benchmarks/reading.py
 
 ##@ Set up
 setup: $(READY) ## Make .venv, or check the active environment (3 min, 6 GB)

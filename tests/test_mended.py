@@ -1,7 +1,9 @@
 """What the theme writes is mended, and nothing else is touched."""
 
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,8 +62,6 @@ def test_a_page_begins_in_the_theme_of_the_system():
 
 
 def test_pictures_lose_their_indentation_and_nothing_else(tmp_path):
-    from types import SimpleNamespace
-
     picture = tmp_path / "_images" / "a.svg"
     picture.parent.mkdir()
     picture.write_text('<svg>\n <g>\n  <path d="M 0 0 \nL 1 1\n"/>\n  <text>two  words</text>\n </g>\n</svg>\n')
@@ -70,3 +70,14 @@ def test_pictures_lose_their_indentation_and_nothing_else(tmp_path):
     assert "\n  <path" in picture.read_text()
     mended._shrink_pictures(app, None)
     assert picture.read_text() == '<svg>\n<g>\n<path d="M 0 0 \nL 1 1\n"/>\n<text>two  words</text>\n</g>\n</svg>\n'
+
+
+def test_pages_of_source_that_are_older_than_the_mends_are_made_anew(tmp_path):
+    old, new = tmp_path / "_modules" / "a" / "old.html", tmp_path / "_modules" / "new.html"
+    for page in (old, new):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.touch()
+    os.utime(old, (0, 0))
+    mended._forget_sources(SimpleNamespace(outdir=tmp_path, srcdir=tmp_path))
+    assert not old.exists()
+    assert new.exists()

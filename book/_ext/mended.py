@@ -20,12 +20,21 @@ class MendedTemplates(BuiltinTemplateLoader):
 
 def setup(app):
     app.connect("config-inited", _take_over)
+    app.connect("builder-inited", _forget_sources)
     app.connect("build-finished", _shrink_pictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _take_over(app, config):
     config.template_bridge = "mended.MendedTemplates"
+
+
+def _forget_sources(app):
+    # sphinx.ext.viewcode keeps a page while its module is the same, though the pages around it may look different now.
+    changed = max(path.stat().st_mtime for path in (Path(__file__), Path(app.srcdir) / "_config.yml") if path.is_file())
+    for page in (Path(app.outdir) / "_modules").rglob("*.html"):
+        if page.stat().st_mtime < changed:
+            page.unlink()
 
 
 def mend(page, name):

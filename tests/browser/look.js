@@ -62,12 +62,20 @@ async (what) => {
   }
 
   const looks = {
+    // Milliseconds until the first text or picture, 0 if there is none. It may be written down after the page has loaded.
+    painted: () => new Promise((resolve) => {
+      new PerformanceObserver((list) => {
+        const paint = list.getEntriesByName("first-contentful-paint")[0];
+        if (paint) resolve(paint.startTime);
+      }).observe({ type: "paint", buffered: true });
+      setTimeout(() => resolve(0), 10000);
+    }),
+
     async whole() {
       if (window.MathJax?.startup) await window.MathJax.startup.promise;
       await document.fonts.ready;
-      const paint = performance.getEntriesByName("first-contentful-paint")[0];
       return {
-        firstPaint: paint ? paint.startTime : 0,
+        firstPaint: await looks.painted(),
         anchors: [...document.querySelectorAll("[id], a[name]")].map((each) => each.id || each.name),
         links: [...document.querySelectorAll("a[href], area[href]")].map((each) => each.href),
         pictures: await pictures(),
@@ -89,7 +97,10 @@ async (what) => {
       }
       for (const text of main.querySelectorAll("svg text")) {
         if (!shown(text)) continue;
-        const ratio = contrast(rgba(getComputedStyle(text).fill), rgba(ground(text)));
+        // Letters with a rim stand on it, whatever is drawn below.
+        const { fill, stroke, paintOrder, strokeWidth } = getComputedStyle(text);
+        const rim = paintOrder.startsWith("stroke") && parseFloat(strokeWidth) >= 2 ? stroke : ground(text);
+        const ratio = contrast(rgba(fill), rgba(rim));
         if (ratio < 4.5) found.push(`${words(text)} stands out by ${ratio.toFixed(1)} only`);
       }
       return found;
@@ -97,6 +108,9 @@ async (what) => {
 
     // What reaches past the edge, unless something around it scrolls or cuts it off.
     async narrow() {
+      // The theme looks 0.3 s after a page has changed its width what scrolls now.
+      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      await new Promise((resolve) => setTimeout(resolve, 400));
       const root = document.documentElement;
       if (root.scrollWidth <= root.clientWidth) return [];
       const cut = (element) => {

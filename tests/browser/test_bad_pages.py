@@ -38,6 +38,11 @@ BAD = {
     "empty-drawing": (checks.pictures, '<figure><svg aria-label="Error"></svg></figure>', "which is empty"),
     "dark-ground": (checks.dark, '<img src="picture.svg" alt="x" style="background: none">', "picture.svg lies on"),
     "dark-words": (checks.dark, '<svg><text y="20" style="fill: #333">words</text></svg>', "stands out by 1."),
+    "dark-rim": (
+        checks.dark,
+        '<svg><text y="20" style="fill: #333; stroke: #222; stroke-width: 3; paint-order: stroke">words</text></svg>',
+        "stands out by 1.",
+    ),
     "no-label": (checks.access, '<input type="range">', "light: label (critical)"),
     "faint": (checks.access, '<p style="color: #ccc; background: #fff">words</p>', "light: color-contrast (serious)"),
     "faint-in-dark": (checks.access, '<p style="color: #222">words</p>', "dark: color-contrast (serious)"),

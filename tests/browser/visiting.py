@@ -48,7 +48,7 @@ def visit(browser, address, name, axe=None):
     context.route(lambda url: not url.startswith(address), lambda route: route.abort())
     page.on("request", asked)
     page.on("response", lambda response: _weigh(seen, response))
-    page.on("console", lambda message: _complain(seen, message.type, message.text))
+    page.on("console", lambda message: _complain(seen, message))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     page.goto(address + name, wait_until="load")
     found = page.evaluate(LOOK, "whole")
@@ -67,15 +67,26 @@ def visit(browser, address, name, axe=None):
     return seen
 
 
+def first_paint(browser, address, name):
+    """Return the milliseconds until a page shows its first text or picture, with nothing kept from other pages."""
+    context = browser.new_context(viewport=WIDE)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(address + name, wait_until="load")
+    found = page.evaluate(LOOK, "painted")
+    context.close()
+    return found
+
+
 def _weigh(seen, response):
     # Pictures that are part of the page have been weighed with it.
     if response.url.startswith("http"):
         seen.transferred += int(response.headers.get("content-length", 0))
 
 
-def _complain(seen, kind, text):
-    if kind in ("error", "warning"):
-        seen.complaints.append(text)
+def _complain(seen, message):
+    if message.type in ("error", "warning"):
+        seen.complaints.append(f"{message.text} ({message.location['url']})")
 
 
 def _violations(page, axe, state, rules=None):
