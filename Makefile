@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: own pdf help setup data book smoke sweep test lint unit notebooks-test lab sync fuzz bench fidelity findings lock audit clean
+.PHONY: own pdf help setup data book smoke sweep test lint unit notebooks-test browser lab sync fuzz bench fidelity findings lock audit clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -90,6 +90,10 @@ unit: $(READY) | lint ## Tests of the package (11 min)
 notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
 	$(PYTHON) book/tools/check_notebooks.py
 
+# Does not build the book, so that a folder of pages from elsewhere can be visited too: WAMLIB_HTML=FOLDER.
+browser: $(READY) ## Visit every page of the built book in Chromium; skipped where either is missing (90 s)
+	$(PYTHON) -m pytest -rfEsP tests/browser/test_built_book.py
+
 audit: ## Look the locked packages up among known vulnerabilities (network)
 	@python3 -m venv book/_build/audit && book/_build/audit/bin/pip install -q pip-audit || { \
 	  echo "cannot audit the locked packages: pip-audit: got no installation (pip's message is above), wanted one in" \
@@ -114,6 +118,7 @@ bench: $(READY) data book/_build/.fidelity ## Speed, side by side with peers; wr
 	$(PYTHON) benchmarks/perspective.py two
 	$(PYTHON) benchmarks/perspective.py three
 	$(PYTHON) benchmarks/book.py
+	$(PYTHON) benchmarks/reading.py
 
 ##@ Set up
 setup: $(READY) ## Make .venv, or check the active environment (3 min, 6 GB)

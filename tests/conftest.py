@@ -47,12 +47,14 @@ def digits():
     return data.load("digits", n_train=200)
 
 
-@pytest.fixture(scope="session")
+# Of one module, not of the session: while Playwright runs, no other test of its process may start an event loop.
+@pytest.fixture(scope="module")
 def browser():
+    """Return Chromium, or skip what needs it."""
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
-        pytest.skip("no browser to try the page in: install Chromium (apt-get install chromium)")
+        pytest.skip("no browser to try the pages in: install Chromium (apt-get install chromium)")
     with api.sync_playwright() as run:
         chromium = run.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium

@@ -49,6 +49,12 @@ OWN = {
     **{f"figure {k}": f"<script>{figure}</script>" for k, figure in enumerate(sorted(FIGURES))},
     "data of the figure": '<script type="application/json">{"a":"alert(1)"}</script>',
     "the theme's": "<script>DOCUMENTATION_OPTIONS.pagename = 'notebooks/21_a';</script>",
+    "the theme's colours": """<script>
+document.documentElement.dataset.mode = localStorage.getItem("mode") || "auto";
+document.documentElement.dataset.theme = localStorage.getItem("theme") ||
+(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");</script>""",
+    "parts of MathJax": """<script>window.MathJax = {"loader": {"load": ["input/tex", "output/chtml"]},
+"options": {"processHtmlClass": "tex2jax_process|math"}}</script>""",
     "the theme's button": '<button onclick="window.print()">Print</button>',
     "the index of the search": '<script src="../searchindex.js"></script>',
     "a stamp behind a script": '<script src="../../_static/scripts/x.js?digest=55c2"></script>',
@@ -74,6 +80,9 @@ FOREIGN = {
     "an inline script": "<script>alert(1)</script>",
     "the figure and more": f"<script>{min(FIGURES)};alert(1)</script>",
     "the theme's and more": "<script>kernelName = 'x';alert(1)//'</script>",
+    "thebe's settings": '<script>const THEBE_JS_URL = "https://unpkg.com/thebe@0.8.2/lib/index.js"</script>',
+    "a part of MathJax from elsewhere": """<script>window.MathJax = {"loader": {"load": ["https://cdn.example/x"]},
+"options": {"processHtmlClass": "math"}}</script>""",
     "an empty script": "<script></script>",
     "a script that looks closed": "<script/>alert(1)</script>",
     "a module": '<script type="module">import("./x.js")</script>',

@@ -137,8 +137,8 @@ def made(name):
 
 def test_each_workflow_makes_what_it_is_there_for():
     assert set(WORKFLOWS) == {"test", "book", "preview", "weekly"}
-    assert made("test") == ["setup", "test"]
-    assert made("book") == ["book"]
+    assert made("test") == ["setup", "test", "book PROFILE=smoke", "browser"]
+    assert made("book") == ["book", "browser"]
     assert made("preview") == ["book PROFILE=smoke"]
     assert made("weekly") == ["setup", "test", "book", "audit"]
     assert set(parse(WORKFLOWS["book"])["on"]) == {"push", "workflow_dispatch"}
@@ -373,6 +373,7 @@ def test_pages_that_are_generated_have_no_edit_button(launch):
         assert context["header_buttons"] == buttons
 
 
+STATIC = ("_static/book.css", "_static/icon.svg", "_static/scrolling.js")
 PAGES = ("index", "glossary", "api/merge", "generated/runs", "notebooks/00_quickstart")
 
 
@@ -380,9 +381,9 @@ def build(folder, **address):
     """Build a book of a few empty pages with the book's own settings; return its pages."""
     source = folder / "book"
     config = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
-    config["sphinx"]["local_extensions"] = {"launch": str(EXTENSIONS), "offline_mathjax": str(EXTENSIONS)}
+    config["sphinx"]["local_extensions"] = dict.fromkeys(("launch", "mended", "offline_mathjax"), str(EXTENSIONS))
     files = {"_config.yml": yaml.safe_dump(config)}
-    files |= {name: (ROOT / "book" / name).read_text() for name in ("references.bib", "_static/book.css")}
+    files |= {name: (ROOT / "book" / name).read_text() for name in ("references.bib", *STATIC)}
     toc = {"format": "jb-book", "root": PAGES[0], "chapters": [{"file": page} for page in PAGES[1:]]}
     files["_toc.yml"] = yaml.safe_dump(toc, sort_keys=False)
     files |= {f"{page}.md": f"# {page}\n" for page in PAGES[:-1]}

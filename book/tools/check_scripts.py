@@ -11,23 +11,22 @@ FOLDER = Path(__file__).parents[2] / "wamlib" / "plot" / "interactive"
 # As wamlib.plot.interactive.fragment puts them together; to import it would load matplotlib.
 SOURCES = {path.stem: path.read_text("utf-8") for path in FOLDER.glob("*.js")}
 FIGURES = {f'(() => {{\n"use strict";\n{SOURCES["fragment"]}{text}}})();' for text in SOURCES.values()}
-# Inline scripts of the theme and its extensions, word for word, but for settings. They are named, not found by
-# where they stand: an output may close the element it is in.
+# Inline scripts of the theme and its extensions, as _ext/mended.py leaves them: word for word, but for settings. They
+# are named, not found by where they stand: an output may close the element it is in.
 THEME = re.compile("|".join([
-    r"document\.documentElement\.dataset\.mode = localStorage\.getItem\(\"mode\"\) \|\| \"\"; "
-    r"document\.documentElement\.dataset\.theme = localStorage\.getItem\(\"theme\"\) \|\| \"\";",
+    r"document\.documentElement\.dataset\.mode = localStorage\.getItem\(\"mode\"\) \|\| \"auto\"; "
+    r"document\.documentElement\.dataset\.theme = localStorage\.getItem\(\"theme\"\) \|\| "
+    r"\(matchMedia\(\"\(prefers-color-scheme: dark\)\"\)\.matches \? \"dark\" : \"light\"\);",
     r"DOCUMENTATION_OPTIONS\.(pagename = '[\w./-]*'|search_as_you_type = (true|false));",
     r"(var togglebuttonSelector|let toggle(HintShow|HintHide|OpenOnPrint)) = '[\w .,-]*';",
-    r"const THEBE_JS_URL = \"https://unpkg\.com/thebe@[\d.]+/lib/index\.js\"; const thebe_selector = \"[\w .,]*\"; "
-    r"const thebe_selector_input = \"\w*\"; const thebe_selector_output = \"[\w .,]*\"",
-    r"kernelName = '[\w.-]*'",
-    r"window\.MathJax = \{\"options\": \{\"processHtmlClass\": \"[\w|]*\"\}\}",
+    r"window\.MathJax = \{\"loader\": \{\"load\": \[[\w/\", -]*\]\}, "
+    r"\"options\": \{\"processHtmlClass\": \"[\w|]*\"\}\}",
     r"// Activate the search field on page load let searchInput = "
     r"document\.querySelector\(\"form\.bd-search input\"\); if \(searchInput\) \{ searchInput\.focus\(\); "
     r"searchInput\.select\(\); console\.log\(\"\[PST\]: Set focus on search field\.\"\); \}",
 ]))  # fmt: skip
 EVENTS = {("button", "onclick", "toggleFullScreen()"), ("button", "onclick", "window.print()")}
-DATA = {"application/json", "text/x-thebe-config"}  # types of script elements that no browser runs
+DATA = {"application/json"}  # a type of script elements that no browser runs
 OWN = re.compile(r"(\.\./)*(_static/(?!.*\.\.)[\w./-]+|searchindex\.js)(\?[\w=.-]*)?")
 
 # Elements that hold other documents or move addresses; the book has none of them.

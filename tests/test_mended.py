@@ -1,0 +1,83 @@
+"""What the theme writes is mended, and nothing else is touched."""
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
+sys.path.insert(0, str(EXTENSIONS))
+mended = pytest.importorskip("mended", reason="no Sphinx: pip install -e '.[book]'")
+
+GOOD = """<head><script src="../_static/doctools.js?v=1"></script><script>let a = 1;</script></head>
+<p id="one">A word on searchindex.js, thebe and <code>kernelName = 'x'</code></p>
+<script>let id = '<p id="one">';</script>
+<a class="reference internal" href="x.html">Chapter</a><div id="two"></div><details><summary>More</summary></details>"""
+
+BAD = {
+    "icons as a script": ('<script defer src="../_static/scripts/fontawesome.js?digest=55c2"></script>', ""),
+    "the index of the search": ('<script src="../searchindex.js"></script>', ""),
+    "the search": ('<script src="_static/searchtools.js"></script>', ""),
+    "words of the search": ('<script src="_static/language_data.js?v=1"></script>', ""),
+    "thebe's settings": ('<script>const THEBE_JS_URL = "https://a.example/x.js"; const b = ".c"</script>', ""),
+    "thebe's other settings": ('<script type="text/x-thebe-config">\n{ a: 1 }\n</script>', ""),
+    "thebe's kernel": ("<script>kernelName = 'python3'</script>", ""),
+    "thebe": ('<script async="async" src="_static/sphinx-thebe.js?v=c1"></script>', ""),
+    "thebe's styles": ('<link rel="stylesheet" type="text/css" href="_static/sphinx-thebe.css?v=4f" />', ""),
+    "no colours": (
+        '<script>d.dataset.mode = localStorage.getItem("mode") || "";</script>',
+        '<script>d.dataset.mode = localStorage.getItem("mode") || "auto";</script>',
+    ),
+    "an arrow alone": (
+        '<a class="reference internal" href="a.html">API</a><details><summary><span>v</span></summary></details>',
+        '<a class="reference internal" href="a.html">API</a><details><summary aria-label="Parts of API"><span>v</span>'
+        "</summary></details>",
+    ),
+    "a source out of its list": ('<div id="a" role="doc-biblioentry">', '<div id="a" role="listitem">'),
+    "a name used twice": ('<section class="a" id="one">', '<section class="a" >'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "good"), BAD.values(), ids=BAD)
+def test_what_is_bad_is_mended_and_the_rest_is_left(bad, good):
+    assert mended.mend(GOOD, "a") == GOOD
+    assert mended.mend(GOOD + bad, "a") == GOOD + good
+    assert mended.mend(GOOD + good, "a") == GOOD + good
+
+
+def test_the_page_of_results_keeps_the_search():
+    search = "".join(bad for name, (bad, _) in BAD.items() if "search" in name)
+    assert search.count("<script") == 3
+    assert mended.mend(GOOD + search, "search") == GOOD + search
+    assert mended.mend(GOOD + search, "index") == GOOD
+
+
+def test_a_page_begins_in_the_theme_of_the_system():
+    theme = '<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "";</script>'
+    assert 'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"' in mended.mend(theme, "a")
+    chosen = theme.replace('|| ""', '|| "dark"')  # by the book's settings
+    assert mended.mend(chosen, "a") == chosen
+
+
+def test_pictures_lose_their_indentation_and_nothing_else(tmp_path):
+    picture = tmp_path / "_images" / "a.svg"
+    picture.parent.mkdir()
+    picture.write_text('<svg>\n <g>\n  <path d="M 0 0 \nL 1 1\n"/>\n  <text>two  words</text>\n </g>\n</svg>\n')
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    mended._shrink_pictures(app, OSError())  # a build that failed is left as it is
+    assert "\n  <path" in picture.read_text()
+    mended._shrink_pictures(app, None)
+    assert picture.read_text() == '<svg>\n<g>\n<path d="M 0 0 \nL 1 1\n"/>\n<text>two  words</text>\n</g>\n</svg>\n'
+
+
+def test_pages_of_source_that_are_older_than_the_mends_are_made_anew(tmp_path):
+    old, new = tmp_path / "_modules" / "a" / "old.html", tmp_path / "_modules" / "new.html"
+    for page in (old, new):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.touch()
+    os.utime(old, (0, 0))
+    mended._forget_sources(SimpleNamespace(outdir=tmp_path, srcdir=tmp_path))
+    assert not old.exists()
+    assert new.exists()
