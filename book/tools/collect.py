@@ -11,12 +11,12 @@ import json
 import re
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import ledger
 import nbformat
 import pandas as pd
+import timings
 import yaml
 
 from wamlib import data, plot, runs, sweeps
@@ -60,13 +60,16 @@ def main():
         **provenance(finished),
     }
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
-    write("runs.md", runs_page(chapters, finished, arguments.profile))
+    said = {stem: glued(book) for stem, book in chapters.items()}
+    write("runs.md", timings.page(chapters, said, finished, provenance(finished), arguments.profile))
     write("fidelity.md", fidelity_page())
     before = ledger.read(TABLES / arguments.profile / "claims.csv")
     measurements = ledger.collect(TABLES / arguments.profile)
     for (claim, name), (old, new) in ledger.changes(before, measurements).items():
         print(f"  verdict changed: {claim} on {name}: {old} -> {new}")
-    write("ledger.md", ledger.page(measurements) + ledger.other_profiles(RESULTS.parent, arguments.profile))
+    measured_in = ledger.chapters(TABLES / arguments.profile, EXECUTED)
+    write("claims.json", json.dumps(measured_in, indent=1) + "\n")
+    write("ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, arguments.profile))
     draw_summary(arguments.profile)
     return 0
 
@@ -117,77 +120,6 @@ def provenance(finished):
         "commit": distinct(lambda r: r["code"]["commit"]),
         "split_hash": distinct(lambda r: r["split_hash"]),
     }
-
-
-def begins_from(config):
-    return "trunk" if config.start else "pretrained weights" if config.weights else "random weights"
-
-
-def runs_page(chapters, finished, profile):
-    """Return the page of runs and timings as MyST."""
-    rows = [
-        {
-            "architecture": run.config.model,
-            "begins from": begins_from(run.config),
-            "epochs": run.config.epochs,
-            "weight decay": run.config.weight_decay,
-            "data": data.title(run.config.dataset),
-            "labels": "shuffled" if run.config.shuffle_labels else "true",
-            "accuracy": run.record["metrics"]["test"]["accuracy"],
-            "seconds": run.record["seconds"],
-        }
-        for run in finished
-    ]
-    keys = ["data", "architecture", "begins from", "epochs", "weight decay", "labels"]
-    groups = pd.DataFrame(rows).groupby(keys, sort=False)
-    table = groups.agg(
-        **{
-            "runs": ("seconds", "size"),
-            "test accuracy (%)": ("accuracy", "mean"),
-            "seconds each": ("seconds", "mean"),
-            "seconds in all": ("seconds", "sum"),
-        }
-    )
-    table = table.round({"test accuracy (%)": 1, "seconds each": 1, "seconds in all": 0}).reset_index()
-    timing = pd.DataFrame(
-        [
-            {"chapter": f"{{doc}}`/notebooks/{stem}`", "seconds": round(book.metadata.papermill.duration, 1),
-             "executed": book.metadata.papermill.end_time[:16].replace("T", " ") + " UTC"}
-            for stem, book in chapters.items()
-        ]
-    )  # fmt: skip
-    facts = provenance(finished)
-    machines = "; ".join(
-        f"{m['cpu']}, {m['cores']} cores, {m['system']}, device {m['device']}" for m in facts["machine"]
-    )
-    versions = "; ".join(", ".join(f"{name} {v}" for name, v in one.items()) for one in facts["versions"])
-    seconds = sum(run.record["seconds"] for run in finished)
-    hashes = [(data.title(run.config.dataset), run.config.n_train, run.record["split_hash"][:16]) for run in finished]
-    splits = [f"{title}, {size or 'all'} training images, split hash `{digest}`"
-              for title, size, digest in dict.fromkeys(hashes)]  # fmt: skip
-    return f"""(runs)=
-# Runs and timings
-
-Generated from the records of the {len(finished)} runs behind this edition (profile *{profile}*), and from the executed
-chapters. Training took {seconds:.0f} seconds, added up over runs of one thread each; as many run side by side as there
-are cores. Linear members are trained together, and their seconds are shares of a common time.
-
-| | |
-|---|---|
-| machine | {machines} |
-| versions | {versions}, jupyter-book {version("jupyter-book")} |
-| data | {"; ".join(splits)} |
-
-## Runs
-
-{table.to_markdown(index=False)}
-
-*Seconds* are those of the training loop, on one thread.
-
-## Chapters
-
-{timing.to_markdown(index=False)}
-"""
 
 
 def fidelity_page():

@@ -16,6 +16,19 @@ def collect(folder):
     return table
 
 
+def chapters(folder, notebooks):
+    """Return which chapters measured which claims: ``{"notebooks/37_protocols": ["C6", ...]}``.
+
+    ``folder`` holds the tables claims_NN.csv, ``notebooks`` the chapters NN_*.ipynb.
+    """
+    found = {}
+    for path in sorted(notebooks.glob("*.ipynb")):
+        table = read(folder / f"claims_{path.stem.partition('_')[0]}.csv")
+        if len(table):
+            found[f"notebooks/{path.stem}"] = list(dict.fromkeys(table.claim))
+    return found
+
+
 def changes(before, after):
     """Return each verdict that differs between two tables of measurements: {(claim, data set): (old, new)}."""
     old, new = (
@@ -39,28 +52,51 @@ def read(path):
     return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame()
 
 
-def page(table):
-    """Return the verdicts, and the measurements behind them, as MyST."""
-    verdicts = claims.ledger(table).assign(verdict=lambda rows: [with_need(row) for row in rows.itertuples()])
-    short = verdicts.pivot_table(
-        index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
-    )
+def page(table, measured_in):
+    """Return the verdicts, and the measurements behind them, as MyST.
+
+    ``measured_in`` is what `chapters` returns. Each claim has a target, claim-c6 and the like.
+    """
     parts = [
-        f"### {name}: {statement}\n\nSource: {source}. Control: {control}.\n\n{measurements(rows)}\n"
+        f"({target(name)})=\n### {name}: {statement}\n\n"
+        f"Measured in: {', '.join(f'{{doc}}`/{chapter}`' for chapter in of_claim(name, measured_in))}. "
+        f"Source: {source}. Control: {control}.\n\n{measurements(rows)}\n"
         for name, rows in table.groupby("claim", sort=False)
         for statement, source, control in [claims.CLAIMS[name]]
     ]
     return "\n".join(
         [
             "## Verdicts\n",
-            "In brackets: how many replicas would decide what is undecided, at the spread found.\n",
-            short.fillna("").reset_index().to_markdown(index=False, disable_numparse=True),
+            "A claim's number leads to its measurements and to the chapters that made them. In brackets: how many",
+            "replicas would decide what is undecided, at the spread found. A dash: not measured on these data.\n",
+            verdicts(table),
             "\n## Measurements\n",
             "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the",
             "claim names.\n",
             *parts,
         ]
     )
+
+
+def verdicts(table, linked=True):
+    """Return one row for each claim and one column for each data set, as a Markdown table."""
+    rows = claims.ledger(table).assign(verdict=lambda rows: [with_need(row) for row in rows.itertuples()])
+    wide = rows.pivot_table(
+        index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
+    )
+    wide = wide.fillna("–").reset_index()
+    if linked:
+        wide["claim"] = [f"{{ref}}`{name} <{target(name)}>`" for name in wide["claim"]]
+    return wide.to_markdown(index=False, disable_numparse=True)
+
+
+def target(claim):
+    """Return the name by which a page refers to a claim's measurements."""
+    return f"claim-{claim.lower()}"
+
+
+def of_claim(claim, measured_in):
+    return [chapter for chapter, named in measured_in.items() if claim in named]
 
 
 def other_profiles(folder, shown):
@@ -77,13 +113,10 @@ def other_profiles(folder, shown):
         machines = " and ".join(dict.fromkeys(one["gpu"] or one["cpu"] for one in findings["machine"]))
         versions = " and ".join(dict.fromkeys(f"torch {one['torch']}" for one in findings["versions"]))
         commits = [str(commit)[:10] for commit in findings["commit"]]
-        verdicts = claims.ledger(read(path)).pivot_table(
-            index=["claim", "statement"], columns="dataset", values="verdict", aggfunc="first", sort=False
-        )
         parts += [
             f"Profile *{profile}*: {findings['numbers']['n_runs']:,d} runs on {machines}, {versions}, "
             f"trained at commit {', '.join(commits[:3])}{' and others' * (len(commits) > 3)}.\n",
-            verdicts.fillna("").reset_index().to_markdown(index=False, disable_numparse=True) + "\n",
+            verdicts(read(path), linked=False) + "\n",
         ]
     if len(parts) == 1:
         parts.append("No results of another profile are published with this edition: all verdicts here are of networks "
