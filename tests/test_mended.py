@@ -61,17 +61,6 @@ def test_a_page_begins_in_the_theme_of_the_system():
     assert mended.mend(chosen, "a") == chosen
 
 
-def test_pictures_lose_their_indentation_and_nothing_else(tmp_path):
-    picture = tmp_path / "_images" / "a.svg"
-    picture.parent.mkdir()
-    picture.write_text('<svg>\n <g>\n  <path d="M 0 0 \nL 1 1\n"/>\n  <text>two  words</text>\n </g>\n</svg>\n')
-    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
-    mended._shrink_pictures(app, OSError())  # a build that failed is left as it is
-    assert "\n  <path" in picture.read_text()
-    mended._shrink_pictures(app, None)
-    assert picture.read_text() == '<svg>\n<g>\n<path d="M 0 0 \nL 1 1\n"/>\n<text>two  words</text>\n</g>\n</svg>\n'
-
-
 def test_pages_of_source_that_are_older_than_the_mends_are_made_anew(tmp_path):
     old, new = tmp_path / "_modules" / "a" / "old.html", tmp_path / "_modules" / "new.html"
     for page in (old, new):

@@ -5,6 +5,7 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ import wamlib.plot  # sets the style of the book's figures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
+import pictures
 from pictures import compact
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,6 +76,17 @@ def test_words_keep_their_spaces():
 def test_colours_are_no_references():
     text = '<svg xmlns="http://www.w3.org/2000/svg"><path id="fff" d="M0 0"/><path style="fill: #fff"/></svg>'
     assert "fill:#fff" in compact(text)
+
+
+def test_the_pictures_of_a_built_book_are_made_compact_and_of_a_failed_one_not(tmp_path):
+    file = tmp_path / "_images" / "a.svg"
+    file.parent.mkdir()
+    file.write_text(picture())
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    pictures._shrink(app, OSError())
+    assert file.read_text() == picture()
+    pictures._shrink(app, None)
+    assert file.read_text() == compact(picture())
 
 
 @pytest.fixture

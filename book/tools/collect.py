@@ -69,7 +69,9 @@ def main():
         print(f"  verdict changed: {claim} on {name}: {old} -> {new}")
     measured_in = ledger.chapters(TABLES / arguments.profile, EXECUTED)
     write("claims.json", json.dumps(measured_in, indent=1) + "\n")
-    write("ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, arguments.profile))
+    write(
+        "ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, arguments.profile)
+    )
     draw_summary(arguments.profile)
     return 0
 

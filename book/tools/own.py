@@ -26,7 +26,8 @@ def main(name, params, out):
     if not notebook.is_file() or notebook.parent != CHAPTERS:
         raise ConfigError(
             "cannot execute a chapter", item=f"NOTEBOOK={name}", got="no such chapter",
-            wanted=f"one of {', '.join(path.stem for path in sorted(CHAPTERS.glob('*.ipynb')))}", fix="Correct the name.",
+            wanted=f"one of {', '.join(sorted(path.stem for path in CHAPTERS.glob('*.ipynb')))}",
+            fix="Correct the name.",
         )  # fmt: skip
     settings = absolute({"profile": "own"} | sweeps.read_parameters(params))
     folder = out / notebook.stem
