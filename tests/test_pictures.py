@@ -81,12 +81,13 @@ def test_colours_are_no_references():
 def test_the_pictures_of_a_built_book_are_made_compact_and_of_a_failed_one_not(tmp_path):
     file = tmp_path / "_images" / "a.svg"
     file.parent.mkdir()
-    file.write_text(picture())
+    before = picture()
+    file.write_text(before)
     app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
     pictures._shrink(app, OSError())
-    assert file.read_text() == picture()
+    assert file.read_text() == before
     pictures._shrink(app, None)
-    assert file.read_text() == compact(picture())
+    assert file.read_text() == compact(before)
 
 
 @pytest.fixture
