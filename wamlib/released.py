@@ -1,6 +1,6 @@
 """What the evaluation of the paper's released code does, one defect at a time.
 
-Numbers D1 to D8 are those of the conventions page. Nothing else in the package calls
+Numbers D1 to D8 are those of the page of deviations. Nothing else in the package calls
 these: they are arms of an experiment, not ways to evaluate a model.
 """
 

@@ -1,4 +1,4 @@
-"""Make the numbers of the chapters and of the committed benchmarks available to the prose pages as ``{{ name }}``."""
+"""Make numbers of the chapters and of the committed benchmarks, and measured effects, available as ``{{ name }}``."""
 
 import json
 from pathlib import Path
@@ -15,4 +15,6 @@ def _read(app, config):
         result = json.loads(path.read_text())
         numbers |= result["numbers"] | {"bench_cores": result["machine"]["cores"]}
     found = json.loads((source / "generated" / "findings.json").read_text())["numbers"]
-    config.myst_substitutions = numbers | found
+    measured = source / "generated" / "effects.json"  # which a book without the page of deviations does without
+    effects = json.loads(measured.read_text()) if measured.is_file() else {}
+    config.myst_substitutions = numbers | found | effects

@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import deviations
 import ledger
 import nbformat
 import pandas as pd
@@ -72,6 +73,7 @@ def main():
     write(
         "ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, arguments.profile)
     )
+    write("effects.json", json.dumps(deviations.effects(TABLES / arguments.profile), indent=1) + "\n")
     draw_summary(arguments.profile)
     return 0
 
