@@ -8,9 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
-sys.path.insert(0, str(EXTENSIONS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
+
 from downloads import saved
+
+EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
 
 CODE = [
     'profile = "laptop"',

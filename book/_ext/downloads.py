@@ -1,7 +1,7 @@
 """At the end of a chapter, the tables behind its figures as CSV, and the chapter as a notebook.
 
-What a chapter saves is read from its code cells, ``wamlib.tables.save(table, "name", profile)``; a profile that papermill
-set replaces the default. A table that a chapter names and that is not there is a warning, which stops the build of the book.
+What a chapter saves is read from its code cells, ``wamlib.tables.save(table, "name", profile)``; a profile that
+papermill set replaces the default. A table that is named and is not there is a warning, which stops the build.
 """
 
 import ast
