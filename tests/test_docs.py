@@ -1,6 +1,8 @@
 """The words around the code say what is there."""
 
 import importlib
+import inspect
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -30,11 +32,68 @@ def test_public_names_exist_and_are_documented(name):
         assert not callable(thing) or thing.__doc__, f"{name}.{public}"
 
 
-def test_code_names_in_the_glossary_exist():
-    names = re.findall(r"`(wamlib\.\w+)(?:\.(\w+))?`", (ROOT / "book" / "glossary.md").read_text())
-    assert len(names) > 15
-    for module, attribute in names:
-        assert not attribute or hasattr(importlib.import_module(module), attribute), (module, attribute)
+GLOSSARY = (ROOT / "book" / "glossary.md").read_text()
+# Words of which the code has no thing of its own, and that no work in the bibliography brought up.
+ONLY_WORDS = {"body", "confidence", "coverage", "gain", "midpoint", "MLP", "replica", "unit", "weight"}
+
+
+def glossary_problems(text):
+    """Return what is wrong with a glossary, as a list of sentences."""
+    body = text.partition("```{glossary}\n")[2].rpartition("\n```")[0]
+    entries = [entry.partition("\n  ") for entry in body.strip().split("\n\n")]
+    terms, found = [term for term, _, _ in entries], []
+    found += [f"{b} stands behind {a}" for a, b in itertools.pairwise(terms) if b.lower() <= a.lower()]
+    keys = bib_entries((ROOT / "book" / "references.bib").read_text())
+    for term, _, meaning in entries:
+        words = re.sub(r"\{py:\w+\}`[^`]*`|\{cite\}`[^`]*`", "", meaning)
+        if not re.match(r"[^.]{15,}", words) or "\n" in meaning:
+            found.append(f"{term} has no definition in one sentence")
+        code = re.findall(r"\{py:(\w+)\}`(wamlib(?:\.\w+)+)`", meaning)
+        cited = [key for group in re.findall(r"\{cite\}`([^`]+)`", meaning) for key in group.split(",")]
+        if "wamlib" in re.sub(r"\{py:\w+\}`[^`]+`", "", meaning):
+            found.append(f"{term} names code that does not lead to its page")
+        found += [f"{term} is {kind} {name}, which is none" for kind, name in code if kind_of(name) != kind]
+        found += [f"{term} cites {key}, which is not in the bibliography" for key in cited if key not in keys]
+        if not code and not cited and term not in ONLY_WORDS:
+            found.append(f"{term} has neither code nor source")
+    return found + [f"{term} is only a word, and no entry" for term in sorted(ONLY_WORDS - set(terms))]
+
+
+def kind_of(name):
+    """Return the role that leads to a name of the library: mod, class, func or meth; none if it is not there."""
+    _, module, *path = name.split(".")
+    try:
+        thing = importlib.import_module(f"wamlib.{module}")
+        for attribute in path:
+            thing = getattr(thing, attribute)
+    except (ImportError, AttributeError):
+        return None
+    if path and path[0] not in importlib.import_module(f"wamlib.{module}").__all__:
+        return None  # which has no entry on the page
+    kinds = [("mod", inspect.ismodule(thing)), ("class", inspect.isclass(thing)), ("meth", len(path) > 1)]
+    return next((kind for kind, true in kinds if true), "func")
+
+
+def test_the_glossary_is_sorted_defined_linked_and_sourced():
+    assert glossary_problems(GLOSSARY) == []
+    assert GLOSSARY.count("{py:") > 30
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("\nagreement\n", "\nzebra\n", "stands behind zebra"),
+        ("{py:func}`wamlib.probe.barrier`", "`wamlib.probe.barrier`", "barrier names code that does not lead"),
+        ("{py:func}`wamlib.probe.barrier`", "{py:func}`wamlib.probe.wall`", "barrier is func wamlib.probe.wall"),
+        ("{py:func}`wamlib.probe.barrier`", "{py:class}`wamlib.probe.barrier`", "barrier is class"),
+        ("{cite}`neyshabur2020`", "{cite}`nobody1900`", "basin cites nobody1900"),
+        ("; {cite}`neyshabur2020`", "", "basin has neither code nor source"),
+        ("\nunit\n", "\nunits\n", "unit is only a word, and no entry"),
+    ],
+)
+def test_a_glossary_with_a_mistake_is_found_out(old, new, said):
+    assert old in GLOSSARY
+    assert any(said in problem for problem in glossary_problems(GLOSSARY.replace(old, new)))
 
 
 def test_terms_used_in_the_chapters_are_in_the_glossary():
@@ -50,7 +109,58 @@ def test_every_source_is_cited_and_every_citation_has_a_source():
     texts = [path.read_text() for path in [*(ROOT / "notebooks" / "text").glob("*.md"), *(ROOT / "book").glob("*.md")]]
     cited = {key for text in texts for group in re.findall(r"\{cite\}`([^`]+)`", text) for key in group.split(",")}
     assert cited == keys
-    assert bib.count("url ") == len(keys)
+
+
+WITHOUT_DOI = {"liu2020"}  # a post on a blog
+
+
+def bib_entries(text):
+    """Return the fields of each entry of a bibliography by its key."""
+    return {
+        key: dict(re.findall(r"^ +(\w+) *= *\{(.*?)\},?$", body, re.M))
+        for key, body in re.findall(r"^@\w+\{(\w+),\n(.*?)^\}", text, re.M | re.S)
+    }
+
+
+def bib_problems(text):
+    """Return what is wrong with the DOIs of a bibliography, as a list of sentences."""
+    found = []
+    for key, fields in bib_entries(text).items():
+        doi, url = fields.get("doi", ""), fields.get("url", "")
+        if bool(doi) == (key in WITHOUT_DOI):
+            found.append(f"{key}: {'has a DOI, and is listed as without' if doi else 'has no DOI'}")
+        if not url:
+            found.append(f"{key}: has no url")
+        if doi and not re.fullmatch(r"10\.\d{4,9}/\S+", doi):
+            found.append(f"{key}: {doi} is no DOI")
+        arxiv = re.fullmatch(r"https://arxiv\.org/abs/(\d{4}\.\d{4,5})", url)
+        if arxiv and doi.startswith("10.48550/") and doi != f"10.48550/arXiv.{arxiv[1]}":
+            found.append(f"{key}: {doi} is not that of {url}")
+        if url.startswith("https://doi.org/") and url != f"https://doi.org/{doi}":
+            found.append(f"{key}: {doi} is not that of {url}")
+    return found
+
+
+def test_every_source_has_a_doi_that_fits_its_address():
+    bib = (ROOT / "book" / "references.bib").read_text()
+    assert len(bib_entries(bib)) == bib.count("\n@") + 1 >= 30
+    assert bib_problems(bib) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("10.48550/arXiv.2411.09263", "10.48550/arXiv.2411.09264", "wang2024: 10.48550/arXiv.2411.09264 is not"),
+        ("10.48550/arXiv.2411.09263", "arXiv.2411.09263", "wang2024: arXiv.2411.09263 is no DOI"),
+        ("doi     = {10.48550/arXiv.2411.09263}", "note = {x}", "wang2024: has no DOI"),
+        ("doi     = {10.1162/", "doi     = {10.1163/", "dietterich1998: 10.1163/"),
+        ("  howpublished =", "  doi = {10.1000/x},\n  howpublished =", "liu2020: has a DOI, and is listed as without"),
+    ],
+)
+def test_a_doi_that_does_not_fit_is_found_out(old, new, said):
+    bib = (ROOT / "book" / "references.bib").read_text()
+    assert old in bib
+    assert any(said in problem for problem in bib_problems(bib.replace(old, new)))
 
 
 def commands(text):

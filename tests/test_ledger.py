@@ -1,6 +1,7 @@
 """The ledger page says what the tables say."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -36,10 +37,8 @@ def folder(tmp_path):
 
 
 def test_the_page_has_every_claim_with_its_verdict_and_its_numbers(folder):
-    page = ledger.page(ledger.collect(folder))
-    lines = {
-        line.split("|")[1].strip(): line for line in page.split("## Measurements")[0].splitlines() if "| C" in line
-    }
+    page = ledger.page(ledger.collect(folder), {"notebooks/20_a": ["C1", "C2"], "notebooks/22_b": ["C5", "C1"]})
+    lines = dict(re.findall(r"^\| \{ref\}`(C\d+) <claim-c\d+>` *(\|.*)", page.split("## Measurements")[0], re.M))
     assert "holds" in lines["C1"]
     assert "does not hold" in lines["C5"]
     assert "undecided (" in lines["C2"]
@@ -47,8 +46,27 @@ def test_the_page_has_every_claim_with_its_verdict_and_its_numbers(folder):
     assert "-20.3 [-24.1, -16.5] points" in page
     assert "above -1" in page
     assert f"Source: {claims.CLAIMS['C5'][1]}. Control: {claims.CLAIMS['C5'][2]}." in page
+    assert "(claim-c5)=\n### C5: " in page
+    assert "Measured in: {doc}`/notebooks/20_a`, {doc}`/notebooks/22_b`. Source: paper, perspective 1." in page
+    assert "Measured in: {doc}`/notebooks/22_b`. " in page.partition("### C5")[2]
     assert page.index("### C1") < page.index("### C2") < page.index("### C5")
     assert all(claims.CLAIMS[name][0] in page for name in ("C1", "C2", "C5"))
+
+
+def test_a_claim_without_measurements_has_neither_row_nor_target(folder):
+    page = ledger.page(ledger.collect(folder), {})
+    assert "claim-c1)" in page
+    assert "claim-c3" not in page
+
+
+def test_chapters_have_the_claims_that_their_tables_measure(folder):
+    notebooks = folder / "notebooks"
+    notebooks.mkdir()
+    for name in ("20_templates", "22_depth", "50_trust"):
+        (notebooks / f"{name}.ipynb").write_text("{}")
+    assert ledger.chapters(folder, notebooks) == {"notebooks/20_templates": ["C1", "C2"], "notebooks/22_depth": ["C5"]}
+    (folder / "claims_20.csv").unlink()
+    assert list(ledger.chapters(folder, notebooks)) == ["notebooks/22_depth"]
 
 
 def test_measurements_are_collected_in_the_order_of_the_claims(folder):

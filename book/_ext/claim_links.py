@@ -12,6 +12,8 @@ from sphinx import addnodes
 
 CLAIM = re.compile(r"\bC(?:[1-9]|1\d|20)\b")
 HEADING = "Claims"
+NO_PROSE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.title, nodes.reference,
+            nodes.target, addnodes.pending_xref)  # fmt: skip
 
 
 def setup(app):
@@ -37,8 +39,7 @@ def link_mentions(doctree, docname, known):
     """Make each claim that is named in running text a link to its row of the ledger."""
     for text in list(doctree.findall(nodes.Text)):
         inside = [text.parent, *_above(text.parent)]
-        if any(isinstance(node, (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.raw,
-                                 addnodes.pending_xref, nodes.math, nodes.math_block, nodes.target)) for node in inside):  # fmt: skip
+        if any(isinstance(node, NO_PROSE) for node in inside):
             continue
         words, last, found = str(text), 0, []
         for match in CLAIM.finditer(words):

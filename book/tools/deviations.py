@@ -67,7 +67,7 @@ def difference(scores, pair):
 
 
 def step(read, before, after, pair=None, keep=lambda model: True):
-    """Return how much a difference, or a member's accuracy, changes at one step of the protocol, by model and replica."""
+    """Return how much a difference, or a member's accuracy, changes at one step, by model and replica."""
     scores = wide(read("protocol_steps"), ["model", "replica", "step"])
     values = (difference(scores, pair) if pair else scores["member"]).unstack("step", sort=False)
     if not {before, after} <= set(values.columns):
@@ -85,8 +85,11 @@ def own_weights(model):
 
 def training_mode(read):
     modes = read("train_mode").pivot_table("gap", ["model", "replica"], "mode", sort=False)
+    if not {"train", "eval"} <= set(modes.columns):
+        raise Missing
+    alone = by(modes["train"] - modes["eval"], "model")
     return (f"Change of the ensemble's lead over the soup, in points: {by(step(read, 'D4', 'D1', GAP), 'model')}. "
-            f"By itself, in pools with a shared start that are otherwise sound: {by(modes['train'] - modes['eval'], 'model')}.")  # fmt: skip
+            f"By itself, in pools with a shared start that are otherwise sound: {alone}.")  # fmt: skip
 
 
 def redrawn_start(read):
@@ -115,7 +118,10 @@ def member_and_gap(before, after):
 
 
 def greedy(before, after):
-    return lambda read: f"Change of greedy soup minus member, in points: {by(step(read, before, after, GREEDY), 'model')}."
+    def sentence(read):
+        return f"Change of greedy soup minus member, in points: {by(step(read, before, after, GREEDY), 'model')}."
+
+    return sentence
 
 
 def own_random_weights(read):
@@ -137,7 +143,8 @@ def data_sets(read):
     table = read("architectures")
     pools = wide(table[table.start == "shared start"], ["dataset", "model", "replica"])
     values = difference(pools, GAP).groupby(["dataset", "replica"], sort=False).mean()
-    return f"Ensemble minus soup with a shared start, mean over architectures, in points: {by(values, 'dataset', digits=2)}."
+    shown = by(values, "dataset", digits=2)
+    return f"Ensemble minus soup with a shared start, mean over architectures, in points: {shown}."
 
 
 def recipe(read):
@@ -146,7 +153,8 @@ def recipe(read):
     scores = last.pivot_table("accuracy", ["model", "replica"], "recipe", sort=False)
     if not {"fast", "paper"} <= set(scores.columns):
         raise Missing
-    return f"Accuracy of a member, a shorter recipe minus the paper's, in points: {by(scores['fast'] - scores['paper'], 'model')}."
+    change = by(scores["fast"] - scores["paper"], "model")
+    return f"Accuracy of a member, a shorter recipe minus the paper's, in points: {change}."
 
 
 def members(read):
@@ -199,14 +207,14 @@ def templates(read):
         released = part[part.group == "released recipe"]
         decays = part[~part.group.isin(["released recipe", "shuffled labels"])]
         best = decays[decays.weight_decay == decays.groupby("weight_decay").accuracy.mean().idxmax()]
-        rows.append(
-            f"{name}: {interval(released.own, digits=2, signed=False)} at {interval(released.accuracy, ' %', signed=False)} "
-            f"accuracy, against {interval(best.own, digits=2, signed=False)} at {interval(best.accuracy, ' %', signed=False)} "
-            f"with decay {best.weight_decay.iloc[0]:g}"
-        )
+        likeness = [interval(group.own, digits=2, signed=False) for group in (released, best)]
+        accuracy = [interval(group.accuracy, " %", signed=False) for group in (released, best)]
+        rows.append(f"{name}: {likeness[0]} at {accuracy[0]} accuracy, against {likeness[1]} at {accuracy[1]} "
+                    f"with decay {best.weight_decay.iloc[0]:g}")  # fmt: skip
     if not rows:
         raise Missing
-    return f"Correlation of row and centred class mean, released recipe against the most accurate decay. {'; '.join(rows)}."
+    shown = "; ".join(rows)
+    return f"Correlation of row and centred class mean, released recipe against the most accurate decay. {shown}."
 
 
 def class_means(read):
@@ -229,8 +237,8 @@ def class_pairs(read):
     if not parts:
         raise Missing
     values = pd.concat(parts).set_index("dataset").own
-    return ("Correlation of mean row and mean of the two class means, released recipe, pairs five apart minus all others: "
-            f"{by(values, 'dataset', digits=3)}.")  # fmt: skip
+    return ("Correlation of mean row and mean of the two class means, released recipe, pairs five apart minus all "
+            f"others: {by(values, 'dataset', digits=3)}.")  # fmt: skip
 
 
 SENTENCES = {

@@ -67,8 +67,9 @@ def page(table, measured_in):
     return "\n".join(
         [
             "## Verdicts\n",
-            "A claim's number leads to its measurements and to the chapters that made them. In brackets: how many",
-            "replicas would decide what is undecided, at the spread found. A dash: not measured on these data.\n",
+            "A claim's number leads to its measurements and to the chapters that made them. In brackets:",
+            "how many replicas would decide what is undecided, at the spread found. A dash: not measured on these",
+            "data.\n",
             verdicts(table),
             "\n## Measurements\n",
             "Mean and 95 % interval (Student's t) over *n* independent replicas, and the side of the bound that the",

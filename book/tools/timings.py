@@ -35,9 +35,9 @@ def page(chapters, numbers, finished, facts, profile):
     return f"""(runs)=
 # Runs and timings
 
-Behind this edition (profile *{profile}*) stand **{len(finished):,d} trained networks, {duration(seconds)} of one core**,
-and {len(chapters)} chapters that took {duration(executed)} to execute. Both tables are made from the records that each
-run and each chapter leaves ({{py:mod}}`wamlib.records`); nothing on this page was typed.
+Behind this edition (profile *{profile}*) stand **{len(finished):,d} trained networks, {duration(seconds)} of one
+core**, and {len(chapters)} chapters that took {duration(executed)} to execute. Both tables are made from the records
+that each run and each chapter leaves ({{py:mod}}`wamlib.records`); nothing on this page was typed.
 
 Machine
 : {"; ".join(machines)}
@@ -50,7 +50,7 @@ Training images (first digits of the split's SHA-256)
 
 ## Chapters
 
-*Runs*: networks that the chapter uses; many are used by several chapters, so the column adds up to more than there are.
+*Runs*: networks that the chapter uses; many are used by several, so the column adds up to more than there are.
 *Training*: core-seconds of these runs. *Executed in*: seconds from the first cell to the last, with members and
 predictions that were there kept. A dash: not counted; such a chapter mostly uses members of others.
 
@@ -58,9 +58,9 @@ predictions that were there kept. A dash: not counted; such a chapter mostly use
 
 ## Runs
 
-One row for each kind of run. *From*: what the training began with: random weights, the weights of a trunk, or pretrained
-ones. *Accuracy*: on the test images, mean over the runs of the row. *s each*, *s in all*: seconds of the training loop
-on one core. Linear networks are trained together, and their seconds are shares of a common time.
+One row for each kind of run. *From*: what the training began with: random weights, the weights of a trunk, or
+pretrained ones. *Accuracy*: on the test images, mean over the runs of the row. *s each*, *s in all*: seconds of the
+training loop on one core. Linear networks are trained together, and their seconds are shares of a common time.
 
 {runs_table(finished)}
 """
