@@ -47,18 +47,26 @@ def digits():
     return data.load("digits", n_train=200)
 
 
-# Of one module, not of the session: while Playwright runs, no other test of its process may start an event loop.
-@pytest.fixture(scope="module")
-def browser():
-    """Return Chromium, or skip what needs it."""
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
+@pytest.fixture(scope="session")
+def chromium():
+    """Return the path of Chromium, or skip what needs it."""
+    pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("no browser to try the pages in: install Chromium (apt-get install chromium)")
-    with api.sync_playwright() as run:
-        chromium = run.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    return path
+
+
+# Of one module, not of the session: while Playwright runs, no other test of its process may start an event loop.
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Start Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as run:
+        started = run.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-// What a page looks like from inside: `whole` after it has loaded, `dark` in its dark theme, `narrow` on a phone.
+// What a page looks like from inside: `whole` after it has loaded, `narrow` on a phone, `dark` in its dark theme.
 async (what) => {
   const main = document.querySelector("main, [role=main]") || document.body;
   const shown = (element) => element.checkVisibility({ checkVisibilityCSS: true });
@@ -106,11 +106,14 @@ async (what) => {
       return found;
     },
 
+    // The theme looks 0.3 s after a page has changed its width what scrolls now.
+    async settled() {
+      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      await new Promise((resolve) => setTimeout(resolve, 350));
+    },
+
     // What reaches past the edge, unless something around it scrolls or cuts it off.
     async narrow() {
-      // The theme looks 0.3 s after a page has changed its width what scrolls now.
-      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-      await new Promise((resolve) => setTimeout(resolve, 400));
       const root = document.documentElement;
       if (root.scrollWidth <= root.clientWidth) return [];
       const cut = (element) => {

@@ -1,10 +1,13 @@
 """Each check of the browser tests finds the page that is bad, and no fault in its good twin."""
 
-import checks
 import pytest
+
+pytest.importorskip("playwright", reason="no playwright: pip install -e '.[test]'")
+
+import checks
 from playing import play, search
 from serving import served
-from visiting import pages_of, visit
+from visiting import pages_of, walk
 
 PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20" width="40" height="20">
 <path d="M2 18 38 2" stroke="#222" fill="none"/></svg>"""
@@ -45,11 +48,11 @@ BAD = {
     ),
     "no-label": (checks.access, '<input type="range">', "light: label (critical)"),
     "faint": (checks.access, '<p style="color: #ccc; background: #fff">words</p>', "light: color-contrast (serious)"),
-    "faint-in-dark": (checks.access, '<p style="color: #222">words</p>', "dark: color-contrast (serious)"),
+    "faint-in-dark": (checks.access, '<p style="color: #222">words</p>', "dark phone: color-contrast (serious)"),
     "unfocusable": (
         checks.access,
         f'<div style="height: 40px; overflow: auto"><p>{200 * "words "}</p></div>',
-        "narrow: scrollable-region-focusable (serious)",
+        "dark phone: scrollable-region-focusable (serious)",
     ),
     "wide": (checks.width, '<p id="long" style="width: 700px">words</p>', "<p#long> words"),
     "heavy": (checks.weight, '<img src="heavy.svg" alt="Error falls.">', "weighs 2.1"),
@@ -75,9 +78,9 @@ def address(folder):
 
 
 @pytest.fixture(scope="module")
-def visits(browser, folder, address):
+def visits(chromium, folder, address):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install -e '.[test]'").Axe()
-    return {name: visit(browser, address, name, axe) for name in pages_of(folder)}
+    return {each.name: each for each in walk(chromium, address, pages_of(folder), axe)}
 
 
 def problems(check, visits, folder, address):

@@ -7,11 +7,14 @@ import os
 import statistics
 from pathlib import Path
 
-import checks
 import pytest
+
+pytest.importorskip("playwright", reason="no playwright: pip install -e '.[test]'")
+
+import checks
 from playing import play, search
 from serving import served
-from visiting import pages_of, visit
+from visiting import PATIENCE, pages_of, visit, walk
 
 ROOT = Path(__file__).parents[2]
 BUILT = Path(os.environ.get("WAMLIB_HTML") or ROOT / "book" / "_build" / "html")
@@ -28,17 +31,18 @@ def address():
 
 
 @pytest.fixture(scope="module")
-def visits(browser, address):
+def visits(chromium, address):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install -e '.[test]'").Axe()
     # Pages of source code differ in nothing but the code, over which axe takes seconds: it looks at one of them.
     pages = pages_of(BUILT)
     spared = [name for name in pages if name.startswith("_modules/")][1:]
-    return [visit(browser, address, name, None if name in spared else axe) for name in pages]
+    return walk(chromium, address, pages, axe, spared)
 
 
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1300, "height": 900})
+    context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()
 
