@@ -1,6 +1,6 @@
 """What a reader does: move the slider of an interactive figure, and look a word up."""
 
-ROOTS = "[data-interactive], .mixing-figure"
+ROOTS = "[data-interactive]"
 MOST_TABS = 30
 
 
