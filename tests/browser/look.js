@@ -79,7 +79,7 @@ async (what) => {
         anchors: [...document.querySelectorAll("[id], a[name]")].map((each) => each.id || each.name),
         links: [...document.querySelectorAll("a[href], area[href]")].map((each) => each.href),
         pictures: await pictures(),
-        interactive: document.querySelectorAll("[data-interactive], .mixing-figure").length,
+        interactive: document.querySelectorAll("[data-interactive]").length,
       };
     },
 
