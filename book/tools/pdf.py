@@ -1,4 +1,4 @@
-"""Print the built book as one PDF: ``pdf.py [HTML [OUT.pdf]]``; by default book/_build/html into book/_build/pdf/book.pdf.
+"""Print the built book as one PDF: ``pdf.py [HTML [OUT.pdf]]``; by default book/_build/pdf/book.pdf.
 
 The articles of the built pages are put behind each other in the order of _toc.yml, with links between pages turned into
 links within the document, and Chromium prints that. So what is printed is what was built, and nothing is built twice.
@@ -22,10 +22,11 @@ STYLE = Path(__file__).with_name("pdf.css")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Nothing to click on paper. Of an interactive figure its static picture stays.
 LEFT_OUT = (
-    "script, noscript, .headerlink, button, details.above-input, [data-part=live], .live-figure > style, .downloads"
+    "script, noscript, .headerlink, button, details.above-input, [data-part=live], .live-figure > style, .downloads, "
+    ".toctree-wrapper"
 )
-FOOTER = """<div style="width:100%;font:8px sans-serif;color:#666;padding:0 16mm;display:flex;justify-content:space-between">
-<span>Why can you average two networks?</span><span class="pageNumber"></span></div>"""
+FOOTER = """<div style="width: 100%; font: 8px sans-serif; color: #666; padding: 0 16mm; display: flex;
+justify-content: space-between"><span class="title"></span><span class="pageNumber"></span></div>"""
 
 
 def pages(toc):
@@ -69,9 +70,10 @@ def compose(html, rows):
     lines = "".join(
         f'<li class="level-{level}"><a href="#{anchor}">{title}</a></li>' for title, anchor, level in contents
     )
-    title = soup.find("title").get_text()
+    title = soup.find("h1").get_text().rstrip("#").strip()
     first, rest = parts[0], "".join(parts[1:])
-    return f"""<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>{title}</title>{head}
+    return f"""<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8">
+<title>{title}</title>{head}
 <style>{STYLE.read_text()}</style><script>{math}</script><script src="../html/_static/mathjax/tex-chtml.js"></script>
 </head><body><main class="bd-content"><article class="bd-article">
 <section class="title"><p class="title-name">{title}</p><p>The wamlib authors</p>
@@ -86,7 +88,7 @@ def _anchor(page, fragment):
 
 
 def _prepare(article, name, known, level):
-    """Make one page fit into the whole: its names its own, its links within, its headings a step down, all of it open."""
+    """Make one page fit into the whole: names of its own, links within, headings a step down, and all of it open."""
     for tag in article.select(LEFT_OUT):
         tag.decompose()
     for tag in article.select("details"):
