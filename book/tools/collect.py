@@ -152,7 +152,7 @@ def draw_summary(profile):
     model = next(name for name in tables["scale"].model.unique() if name.startswith("resnet"))
     pools = tables["architectures"]
     starts = pools.start.ne("shared start") | pools.dataset.eq(pools.dataset[pools.start.ne("shared start")].iloc[0])
-    scale = tables["scale"][(tables["scale"].model == model) & (tables["scale"].scope == "learnable")]
+    scale = tables["scale"][(tables["scale"].model == model) & tables["scale"].scope.isin(["learnable", "batchnorm"])]
     found = by_decay, pools[starts & pools.model.eq(model)], scale
     plot.summary(*found).savefig(GENERATED / "summary.png", dpi=150)
     for name, fig in zip(("templates", "outputs", "size"), plot.answers(*found), strict=True):

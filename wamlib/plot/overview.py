@@ -28,7 +28,8 @@ def summary(decay, combinations, scale):
     Parameters
     ----------
     decay, scale : DataFrame
-        As for `decay_trade_off` and `scale_curves`; of the latter, rows of one architecture.
+        As for `decay_trade_off` and `scale_curves`; of the latter, rows of one architecture, scope "learnable" and, for
+        a line that stays, "batchnorm" (coherent).
     combinations : DataFrame
         Columns start (a key of `STARTS`), replica, combination and accuracy (percent), rows of one architecture.
     """
@@ -56,7 +57,7 @@ def answers(decay, combinations, scale):
 
 @closed
 def _alone(draw, table):
-    fig, ax = plt.subplots(figsize=(3.6, 3.0), layout="constrained")
+    fig, ax = plt.subplots(figsize=(2.9, 2.7), layout="constrained")
     draw(ax, table)
     return fig
 
@@ -82,10 +83,14 @@ def _weights_or_outputs(ax, combinations):
 
 
 def _size(ax, scale):
+    learnable, coherent = (scale[scale.scope == scope] for scope in ("learnable", "batchnorm"))
     for name in ("member", "uniform soup"):
-        rows = intervals(scale[scale.combination == name], ["c"], "accuracy")
+        rows = intervals(learnable[learnable.combination == name], ["c"], "accuracy")
         _marks(ax, rows.c, rows["mean"], rows["mean"] - rows.low, name, linestyle=LOOKS[name][2])
-    ax.set(xscale="log", xlabel="Scale factor c on all learnable weights", ylabel="Test accuracy (%)")
+    rows = intervals(coherent[coherent.combination == "uniform soup"], ["c"], "accuracy")
+    if len(rows):
+        ax.plot(rows.c, rows["mean"], color=LOOKS["uniform soup"][0], linestyle=(0, (1, 1.2)), label="soup, coherent")
+    ax.set(xscale="log", xlabel="Scale factor c", ylabel="Test accuracy (%)")
     ax.set_ylim(0, 100)
     ax.legend()
 
