@@ -1,5 +1,6 @@
 """The page of deviations: every effect is measured in a run, or said not to be."""
 
+import functools
 import re
 import shutil
 import sys
@@ -15,6 +16,11 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "data" / "results" / "laptop"
 PAGE = (ROOT / "book" / "deviations.md").read_text()
 SAID = re.compile(r"[Ee]ffect not measured|[Cc]ause unknown|None on ")
+
+
+@functools.cache
+def published():
+    return deviations.effects(PUBLISHED)
 
 
 def sections(page):
@@ -40,7 +46,7 @@ def problems(page, known):
 
 
 def test_every_deviation_has_its_parts_and_every_effect_its_place():
-    known = deviations.effects(PUBLISHED)
+    known = published()
     assert len(sections(PAGE)) >= 20
     assert {f"deviation-d{n}" for n in range(1, 10)} <= set(sections(PAGE))
     assert problems(PAGE, known) == []
@@ -58,11 +64,11 @@ def test_every_deviation_has_its_parts_and_every_effect_its_place():
 )
 def test_a_page_that_lacks_something_is_found_out(old, new, said):
     assert old in PAGE
-    assert said in problems(PAGE.replace(old, new), deviations.effects(PUBLISHED))
+    assert said in problems(PAGE.replace(old, new), published())
 
 
 def test_effects_of_the_published_run_are_all_measured_and_numbers():
-    for name, text in deviations.effects(PUBLISHED).items():
+    for name, text in published().items():
         assert text != deviations.NOTHING, name
         assert "nan" not in text, name
         assert re.search(r"\d\.\d", text), name
@@ -123,7 +129,7 @@ def test_an_effect_is_the_change_at_its_step(tmp_path):
 def test_what_a_run_lacks_is_said_to_be_unmeasured(tmp_path, tables, missing):
     found = save(tmp_path, **tables)
     assert found[f"effect_{missing}"] == deviations.NOTHING
-    assert set(found) == set(deviations.effects(PUBLISHED))
+    assert set(found) == set(published())
 
 
 def test_one_replica_has_no_interval(tmp_path):
