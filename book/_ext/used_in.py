@@ -63,11 +63,6 @@ def _spelled(node):
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    while isinstance(node, ast.Call):  # wamlib.a.b(...).c: the part before the call counts
-        node, parts = node.func, []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) and node.id == PACKAGE else ""
 
 
