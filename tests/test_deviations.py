@@ -32,10 +32,10 @@ def problems(page, known):
     """Return what is wrong with the page, as a list of sentences."""
     found = []
     for name, text in sections(page).items():
-        parts = re.findall(r"^\*\*(There|Here, and why|Effect)\.\*\* \S", text, re.M)
-        if parts != ["There", "Here, and why", "Effect"]:
+        parts = re.findall(r"^\*\*(There|Here, and why|In numbers)\.\*\* \S", text, re.M)
+        if parts != ["There", "Here, and why", "In numbers"]:
             found.append(f"{name} has {parts}")
-        effect = text.partition("**Effect.**")[2]
+        effect = text.partition("**In numbers.**")[2]
         if not SAID.search(effect) and "{{" not in effect:
             found.append(f"{name} has no effect")
     asked = re.findall(r"\{\{ (effect_\w+) \}\}", page)
@@ -58,7 +58,7 @@ def test_every_deviation_has_its_parts_and_every_effect_its_place():
         ("{{ effect_d4 }}", "It is small.", "leaves effect_d4 out"),
         ("{{ effect_d4 }}", "It is small.", "deviation-d4 has no effect"),
         ("{{ effect_d4 }}", "{{ effect_d44 }}", "asks for effect_d44"),
-        ("**There.** Images are", "Images are", "deviation-d4 has ['Here, and why', 'Effect']"),
+        ("**There.** Images are", "Images are", "deviation-d4 has ['Here, and why', 'In numbers']"),
         ("{{ effect_d4 }}", "{{ effect_d4 }} It is 3.5 points.", "types 3.5"),
     ],
 )
