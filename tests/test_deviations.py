@@ -1,5 +1,6 @@
 """The page of deviations: every effect is measured in a run, or said not to be."""
 
+import functools
 import re
 import shutil
 import sys
@@ -17,6 +18,11 @@ PAGE = (ROOT / "book" / "deviations.md").read_text()
 SAID = re.compile(r"[Ee]ffect not measured|[Cc]ause unknown|None on ")
 
 
+@functools.cache
+def published():
+    return deviations.effects(PUBLISHED)
+
+
 def sections(page):
     """Return the text of each deviation by its target."""
     return dict(re.findall(r"^\((deviation-[\w-]+)\)=\n### (.*?)(?=^\(deviation|\Z)", page, re.M | re.S))
@@ -26,10 +32,10 @@ def problems(page, known):
     """Return what is wrong with the page, as a list of sentences."""
     found = []
     for name, text in sections(page).items():
-        parts = re.findall(r"^\*\*(There|Here, and why|Effect)\.\*\* \S", text, re.M)
-        if parts != ["There", "Here, and why", "Effect"]:
+        parts = re.findall(r"^\*\*(There|Here, and why|In numbers)\.\*\* \S", text, re.M)
+        if parts != ["There", "Here, and why", "In numbers"]:
             found.append(f"{name} has {parts}")
-        effect = text.partition("**Effect.**")[2]
+        effect = text.partition("**In numbers.**")[2]
         if not SAID.search(effect) and "{{" not in effect:
             found.append(f"{name} has no effect")
     asked = re.findall(r"\{\{ (effect_\w+) \}\}", page)
@@ -40,7 +46,7 @@ def problems(page, known):
 
 
 def test_every_deviation_has_its_parts_and_every_effect_its_place():
-    known = deviations.effects(PUBLISHED)
+    known = published()
     assert len(sections(PAGE)) >= 20
     assert {f"deviation-d{n}" for n in range(1, 10)} <= set(sections(PAGE))
     assert problems(PAGE, known) == []
@@ -52,17 +58,17 @@ def test_every_deviation_has_its_parts_and_every_effect_its_place():
         ("{{ effect_d4 }}", "It is small.", "leaves effect_d4 out"),
         ("{{ effect_d4 }}", "It is small.", "deviation-d4 has no effect"),
         ("{{ effect_d4 }}", "{{ effect_d44 }}", "asks for effect_d44"),
-        ("**There.** Images are", "Images are", "deviation-d4 has ['Here, and why', 'Effect']"),
+        ("**There.** Images are", "Images are", "deviation-d4 has ['Here, and why', 'In numbers']"),
         ("{{ effect_d4 }}", "{{ effect_d4 }} It is 3.5 points.", "types 3.5"),
     ],
 )
 def test_a_page_that_lacks_something_is_found_out(old, new, said):
     assert old in PAGE
-    assert said in problems(PAGE.replace(old, new), deviations.effects(PUBLISHED))
+    assert said in problems(PAGE.replace(old, new), published())
 
 
 def test_effects_of_the_published_run_are_all_measured_and_numbers():
-    for name, text in deviations.effects(PUBLISHED).items():
+    for name, text in published().items():
         assert text != deviations.NOTHING, name
         assert "nan" not in text, name
         assert re.search(r"\d\.\d", text), name
@@ -123,7 +129,7 @@ def test_an_effect_is_the_change_at_its_step(tmp_path):
 def test_what_a_run_lacks_is_said_to_be_unmeasured(tmp_path, tables, missing):
     found = save(tmp_path, **tables)
     assert found[f"effect_{missing}"] == deviations.NOTHING
-    assert set(found) == set(deviations.effects(PUBLISHED))
+    assert set(found) == set(published())
 
 
 def test_one_replica_has_no_interval(tmp_path):

@@ -63,11 +63,6 @@ def _spelled(node):
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    while isinstance(node, ast.Call):  # wamlib.a.b(...).c: the part before the call counts
-        node, parts = node.func, []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) and node.id == PACKAGE else ""
 
 
@@ -112,10 +107,16 @@ def _list_chapters(app, what, name, thing, options, lines):
 
 
 def _check(app, env):
-    known = env.domains["py"].objects
+    # Constants have no entry. To look for one costs an import of the library, so each is looked for once.
+    known, seen = env.domains["py"].objects, getattr(env, "wamlib_seen", set())
     for name, chapters in env.wamlib_used_in.items():
-        if name not in known and gone(name):
+        if name in known or name in seen:
+            continue
+        if gone(name):
             logger.warning("uses %s, which is not in the library", name, location=chapters[0])
+        else:
+            seen.add(name)
+    env.wamlib_seen = seen
 
 
 def _link_names(app, pagename, templatename, context, doctree):

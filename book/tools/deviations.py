@@ -94,14 +94,17 @@ def training_mode(read):
 
 def redrawn_start(read):
     change = step(read, "D5", "D2, D9", GAP, lambda model: not own_weights(model))
-    pools = wide(read("architectures"), ["start", "dataset", "model", "replica"])
-    gains, arms = difference(pools, SOUP), []
-    starts = gains.index.get_level_values("start")
+    sentence = f"Change of the ensemble's lead over the soup, in points: {by(change, 'model')}."
+    try:
+        pools = wide(read("architectures"), ["start", "dataset", "model", "replica"])
+    except FileNotFoundError:
+        return sentence
+    gains, arms = difference(pools, SOUP).unstack("start", sort=False), []
     for start in ("re-drawn head", "re-drawn stem and head"):
-        if start in starts and "shared start" in starts:
-            arms.append(f"with a {start}, {by((gains[start] - gains['shared start']).dropna(), 'model')}")
+        if {start, "shared start"} <= set(gains.columns):
+            arms.append(f"with a {start}, {by(gains[start] - gains['shared start'], 'model')}")
     besides = f" Soup minus member, against a start shared to the last weight: {', and '.join(arms)}." if arms else ""
-    return f"Change of the ensemble's lead over the soup, in points: {by(change, 'model')}.{besides}"
+    return sentence + besides
 
 
 def before_norm(read):

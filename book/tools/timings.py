@@ -59,8 +59,9 @@ predictions that were there kept. A dash: not counted; such a chapter mostly use
 ## Runs
 
 One row for each kind of run. *From*: what the training began with: random weights, the weights of a trunk, or
-pretrained ones. *Accuracy*: on the test images, mean over the runs of the row. *s each*, *s in all*: seconds of the
-training loop on one core. Linear networks are trained together, and their seconds are shares of a common time.
+pretrained ones. *Accuracy*: on the test images, mean over the runs of the row. *Seconds*: of the training loops
+of all its runs together, on one core. Linear networks are trained together, and their seconds are shares of a common
+time.
 
 {runs_table(finished)}
 """
@@ -111,12 +112,12 @@ def runs_table(finished):
             {
                 "data": dataset, "architecture": model, "from": start, "epochs": f"{epochs:g}", "decay": f"{decay:g}",
                 "runs": f"{len(runs):,d}", "accuracy (%)": f"{sum(accuracies) / len(runs):.1f}",
-                "s each": few(sum(times) / len(runs)), "s in all": few(sum(times)),
+                "seconds": few(sum(times)),
             }
         )  # fmt: skip
     seconds = sum(run.record["seconds"] for run in finished)
-    rows.append({"data": "**all**", "runs": f"**{len(finished):,d}**", "s in all": f"**{few(seconds)}**"})
-    return table(rows, ["epochs", "decay", "runs", "accuracy (%)", "s each", "s in all"])
+    rows.append({"data": "**all**", "runs": f"**{len(finished):,d}**", "seconds": f"**{few(seconds)}**"})
+    return table(rows, ["epochs", "decay", "runs", "accuracy (%)", "seconds"])
 
 
 def few(seconds):
