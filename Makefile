@@ -65,7 +65,7 @@ pdf: $(HTML) ## The whole book as one PDF, book/_build/pdf/book.pdf; needs Chrom
 
 ##@ Work
 lab: $(READY) ## Open JupyterLab; saving a notebook saves its text pair too
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)
 
 sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
 	@for text in notebooks/text/*.md; do \

@@ -64,3 +64,7 @@ def test_saving_one_file_of_a_pair_writes_the_other(lab, edited, other):
     call(f"{contents}{edited}", "PUT", {"type": "notebook", "format": "json", "content": model["content"]})
     for name in (edited, other):
         assert "edited by a reader" in (folder / name).read_text()
+    # Nothing but that line changed: the version of whoever saved is not written down.
+    before = (ROOT / "notebooks" / "text" / f"{NAME}.md").read_text()
+    after = (folder / "notebooks" / "text" / f"{NAME}.md").read_text()
+    assert after == before.replace("## Two networks", "## Two networks, edited by a reader")

@@ -21,6 +21,7 @@ PAGE = """<html><head><title>{title} — Book</title><link rel="stylesheet" href
 <script>window.MathJax = {{}}</script></head><body><article class="bd-article"><section id="top">
 <h1>{title}<a class="headerlink" href="#top">#</a></h1>{body}</section></article></body></html>"""
 ROWS = [("index", None, 1), (None, "Part one", 1), ("notebooks/a", None, 2), ("api", None, 2)]
+LONG = "Is it so that a title which is longer than the width of the page keeps its spaces in the outline?"
 BODY = """<p id="here">See <a href="../api.html#top">the library</a>, <a href="../_modules/x.html">its source</a>.</p>
 <details class="above-input"><summary>Show code</summary>secret = 1</details>
 <details><summary>Solution</summary><p>Because it is open.</p></details>
@@ -33,7 +34,7 @@ BODY = """<p id="here">See <a href="../api.html#top">the library</a>, <a href=".
 def built(tmp_path):
     html = tmp_path / "html"
     back = '<p>Back to <a href="notebooks/a.html#here">a</a>.</p>'
-    words = [("index", "The book", ""), ("notebooks/a", "Is it so?", BODY), ("api", "The library", back)]
+    words = [("index", "The book", ""), ("notebooks/a", LONG, BODY), ("api", "The library", back)]
     for name, title, body in words:
         path = html / f"{name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def test_a_print_has_an_outline_page_numbers_and_all_of_a_wide_table(built, tmp_
     page.parent.mkdir()
     page.write_text(pdf.compose(built, ROWS))
     pdf.print_pages(page, out)
-    assert outline_of(out) == ["The book", "Part one", "Is it so?", "The library"]
+    assert outline_of(out) == ["The book", "Part one", LONG, "The library"]
     text = text_of(out)
     assert all(words in text for words in ("Because it is open.", "lastcell", "Contents", "The wamlib authors"))
     assert "Move the slider" not in text
