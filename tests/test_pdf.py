@@ -18,7 +18,8 @@ from wamlib.errors import ConfigError
 BOOK = Path(__file__).parents[1] / "book"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
 PAGE = """<html><head><title>{title} — Book</title><link rel="stylesheet" href="{up}_static/x.css">
-<script>window.MathJax = {{}}</script></head><body><article class="bd-article"><section id="top">
+<script>window.MathJax = {{}}</script>
+<script defer src="{up}_static/mathjax/startup.js?v=1"></script></head><body><article class="bd-article"><section id="top">
 <h1>{title}<a class="headerlink" href="#top">#</a></h1>{body}</section></article></body></html>"""
 ROWS = [("index", None, 1), (None, "Part one", 1), ("notebooks/a", None, 2), ("api", None, 2)]
 LONG = "Is it so that a title which is longer than the width of the page keeps its spaces in the outline?"
@@ -41,7 +42,7 @@ def built(tmp_path):
         path.write_text(PAGE.format(title=title, body=body, up="../" * name.count("/")))
     math = html / "_static" / "mathjax"
     math.mkdir(parents=True)
-    (math / "tex-chtml.js").write_text("window.MathJax = {startup: {promise: Promise.resolve()}}")
+    (math / "startup.js").write_text("window.MathJax = {startup: {promise: Promise.resolve()}}")
     return html
 
 
@@ -60,6 +61,7 @@ def test_links_lead_within_the_document_and_what_moves_is_left_out(built):
     assert set(targets) <= set(anchors)
     assert not re.search(r'href="[^"#]*\.html', page)
     assert 'src="../html/_images/a.svg"' in page
+    assert page.count('src="../html/_static/mathjax/startup.js?v=1"') == 1
     assert "Because it is open." in page
     assert "<details open" in page
     for gone in ("secret = 1", "Move the slider", "headerlink"):

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+from html import escape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -47,16 +48,15 @@ def compose(html, rows):
     """Return the whole book as one page of HTML, to lie in a folder beside ``html``."""
     soup = BeautifulSoup((html / "index.html").read_text("utf-8"), "html.parser")
     known = {name for name, _, _ in rows if name}
-    parts, contents = [], []
+    parts, contents, math = [], [], ""
     for name, caption, level in rows:
         if caption:
             anchor = _anchor("part", caption)
-            parts.append(f'<section class="part"><h1 id="{anchor}">{caption}</h1></section>')
+            parts.append(f'<section class="part"><h1 id="{anchor}">{escape(caption)}</h1></section>')
             contents.append((caption, anchor, 1))
             continue
-        article = BeautifulSoup((html / f"{name}.html").read_text("utf-8"), "html.parser").select_one(
-            "article.bd-article"
-        )
+        page = BeautifulSoup((html / f"{name}.html").read_text("utf-8"), "html.parser")
+        article, math = page.select_one("article.bd-article"), math or _math(page)
         title = article.find("h1").get_text().rstrip("#").strip()
         _prepare(article, name, known, level)
         anchor = _anchor(name, "")
@@ -65,16 +65,13 @@ def compose(html, rows):
             contents.append((title, anchor, level))
     head = "".join(str(link) for link in soup.select("link[rel=stylesheet]"))
     head = re.sub(r'href="(?!http)', 'href="../html/', head)
-    # No part of the theme's scripts is needed; MathJax sets the formulas, from the book's own copy.
-    math = next(str(tag.string) for tag in soup.find_all("script") if tag.string and "window.MathJax" in tag.string)
-    lines = "".join(
-        f'<li class="level-{level}"><a href="#{anchor}">{title}</a></li>' for title, anchor, level in contents
-    )
-    title = soup.find("h1").get_text().rstrip("#").strip()
+    line = '<li class="level-{2}"><a href="#{1}">{0}</a></li>'
+    lines = "".join(line.format(escape(title), anchor, level) for title, anchor, level in contents)
+    title = escape(soup.find("h1").get_text().rstrip("#").strip())
     first, rest = parts[0], "".join(parts[1:])
     return f"""<!DOCTYPE html><html lang="en" data-theme="light"><head><meta charset="utf-8">
 <title>{title}</title>{head}
-<style>{STYLE.read_text()}</style><script>{math}</script><script src="../html/_static/mathjax/tex-chtml.js"></script>
+<style>{STYLE.read_text()}</style>{math}
 </head><body><main class="bd-content"><article class="bd-article">
 <section class="title"><p class="title-name">{title}</p><p>The wamlib authors</p>
 <p>The book as printed pages. Interactive figures stand still here, and folded code is left out: chapters can be had
@@ -83,8 +80,17 @@ whole as notebooks.</p><p>Code: MIT. Text and figures: CC BY 4.0.</p></section>
 </article></main></body></html>"""
 
 
+def _math(page):
+    """Return the scripts by which a page sets its formulas, if it has any; those of the theme are not needed."""
+    source = page.select_one('script[src*="mathjax"]')
+    if source is None:
+        return ""
+    settings = [str(tag) for tag in page.find_all("script") if tag.string and "window.MathJax" in tag.string]
+    return "".join(settings) + f'<script src="../html/{source["src"].removeprefix("../")}"></script>'
+
+
 def _anchor(page, fragment):
-    return re.sub(r"[^\w-]", "-", f"{page}--{fragment}")
+    return re.sub(r"[^\w.-]", "-", f"{page}--{fragment}")
 
 
 def _prepare(article, name, known, level):
@@ -131,7 +137,7 @@ def print_pages(page, out):
             tab.set_default_timeout(0)
             tab.emulate_media(media="print")
             tab.goto(page.as_uri(), wait_until="load")
-            tab.evaluate("() => MathJax.startup.promise")
+            tab.evaluate("() => window.MathJax?.startup.promise")
             tab.evaluate(FIT)
             tab.pdf(
                 path=out, format="A4", print_background=True, outline=True, tagged=True, display_header_footer=True,
