@@ -60,7 +60,7 @@ data: data/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (3
 own: $(READY) ## A chapter on your files: NOTEBOOK=61_your_own PARAMS=mine.yml (1 min; 00_quickstart 2 min)
 	@$(PYTHON) book/tools/own.py $(NOTEBOOK) $(PARAMS)
 
-pdf: $(HTML) ## The whole book as one PDF, book/_build/pdf/book.pdf; needs Chromium
+pdf: $(HTML) ## The whole book as one PDF, book/_build/pdf/book.pdf; needs Chromium (2 min, 16 MB)
 	@$(PYTHON) book/tools/pdf.py
 
 ##@ Work

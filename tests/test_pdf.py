@@ -19,7 +19,8 @@ BOOK = Path(__file__).parents[1] / "book"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
 PAGE = """<html><head><title>{title} — Book</title><link rel="stylesheet" href="{up}_static/x.css">
 <script>window.MathJax = {{}}</script>
-<script defer src="{up}_static/mathjax/startup.js?v=1"></script></head><body><article class="bd-article"><section id="top">
+<script defer src="{up}_static/mathjax/startup.js?v=1"></script></head>
+<body><article class="bd-article"><section id="top">
 <h1>{title}<a class="headerlink" href="#top">#</a></h1>{body}</section></article></body></html>"""
 ROWS = [("index", None, 1), (None, "Part one", 1), ("notebooks/a", None, 2), ("api", None, 2)]
 LONG = "Is it so that a title which is longer than the width of the page keeps its spaces in the outline?"
