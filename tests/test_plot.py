@@ -125,6 +125,9 @@ TRAINED = pd.DataFrame(
      for replica in range(3)],
     columns=["model", "recipe", "epochs", "replica", "accuracy", "gflops"],
 )  # fmt: skip
+OPTION_GAINS = pd.DataFrame({"option": ["best member", "uniform soup", "aligned soup", "logit ensemble"],
+                             "expected": [0.5, -40.0, np.nan, 1.0], "gain": [0.1, -45.0, 0.2, 0.9],
+                             "noise": [0.3, 2.0, 0.3, 0.2]})  # fmt: skip
 FIGURES = {
     "accuracy_vs_flops": lambda: plot.accuracy_vs_flops(TRAINED),
     "learning_curves": lambda: plot.learning_curves(HISTORY),
@@ -155,6 +158,7 @@ FIGURES = {
     "gains_by_model": lambda: plot.gains_by_model(GAINS, ["uniform soup", "logit ensemble"]),
     "gap_vs_error": lambda: plot.gap_vs_error(ERRORS),
     "cost_vs_error": lambda: plot.cost_vs_error(RECIPE),
+    "option_gains": lambda: plot.option_gains(OPTION_GAINS),
     "predicted_gain": lambda: plot.predicted_gain(ADVISED),
     "waterfall": lambda: plot.waterfall(WATERFALL, "Gap (points)"),
     "reliability_diagram": lambda: plot.reliability_diagram(TRUST, ["member", "uniform soup", "logit ensemble"]),
@@ -584,3 +588,16 @@ def test_marks_of_recipes_stand_at_their_operations_and_say_their_epochs():
     assert x.tolist() == [15, 30]
     np.testing.assert_allclose(y.astype(float), [66, 71])
     assert first.get_xscale() == second.get_xscale() == "log"
+
+
+def test_gains_of_options_are_marked_as_measured_and_as_expected_and_a_collapse_shrinks_the_axis():
+    ax = plot.option_gains(OPTION_GAINS).axes[0]
+    np.testing.assert_allclose([container.lines[0].get_xdata()[0] for container in ax.containers], OPTION_GAINS.gain)
+    hollow = [line.get_xdata()[0] for line in ax.lines if line.get_markerfacecolor() == "none"]
+    np.testing.assert_allclose(hollow, OPTION_GAINS.expected)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(OPTION_GAINS.option)
+    assert ax.get_xscale() == "symlog"
+    assert (
+        plot.option_gains(OPTION_GAINS[OPTION_GAINS.gain > -1].drop(index=1, errors="ignore")).axes[0].get_xscale()
+        == "linear"
+    )

@@ -38,13 +38,14 @@ def write_soup(names, out, model, training_batches):
     CheckpointError, MergeError, MemberMismatchError, NonFiniteMemberError
         As `wamlib.merge.merge_files`.
     """
-    out = Path(out)
+    out, paths = Path(out), [find_member(name) for name in names]
     if not any(key.endswith("running_mean") for key in model.state_dict()):
-        return merge_files([find_member(name) for name in names], out).path
+        return merge_files(paths, out).path
+    merge_files(paths, out, dry_run=True)  # refuses a name that is a member's, before anything takes its place
     # Merged under another name, so that no soup with averaged statistics is ever found under its own.
     part = out.with_name(f".{out.stem}.part.safetensors")
     try:
-        merge_files([find_member(name) for name in names], part if out.suffix == ".safetensors" else out)
+        merge_files(paths, part)
         model = copy.deepcopy(model)
         model.load_state_dict(read_member(part))
         recalibrate_batchnorm(model, training_batches)

@@ -120,7 +120,7 @@ def option_gains(table):
     ax.axvline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=0)
     ax.set_yticks(places, table.option)
     ax.set(xlabel="Gain over a member (points)", ylim=(-0.6, len(table) - 0.4))
-    if table[["gain", "expected"]].abs().to_numpy().max() > NEAR:  # a collapse beside tenths of a point
+    if np.nanmax(table[["gain", "expected"]].abs().to_numpy()) > NEAR:  # a collapse beside tenths of a point
         ax.set_xscale("symlog", linthresh=2)
         ticks = [-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50]
         low, high = ax.get_xlim()
