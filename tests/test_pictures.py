@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import xml.etree.ElementTree as ET
+from base64 import b64decode, b64encode
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,26 @@ def test_what_is_compact_stays_as_it_is():
 def test_words_keep_their_spaces():
     text = '<svg xmlns="http://www.w3.org/2000/svg"><g><text>a  b <tspan> c </tspan> d</text></g></svg>'
     assert "<text>a  b <tspan> c </tspan> d</text>" in compact(text)
+
+
+@pytest.mark.parametrize("colours", [2, 200, 5_000])
+def test_a_picture_with_few_colours_gets_a_palette_and_keeps_every_pixel(colours):
+    values = np.random.default_rng(0).integers(0, 256, (colours, 3))[np.arange(6_400) % colours].reshape(80, 80, 3)
+    before = Image.fromarray(values.astype("uint8")).convert("RGBA")
+    data = io.BytesIO()
+    before.save(data, "png")
+    address = pictures.PNG + b64encode(data.getvalue()).decode()
+    after = pictures.with_palette(address)
+    shown = Image.open(io.BytesIO(b64decode(after.removeprefix(pictures.PNG))))
+    assert shown.convert("RGBA").tobytes() == before.tobytes()
+    assert (len(after) < len(address)) == (colours <= 256)
+
+
+def test_a_picture_one_sees_through_stays():
+    data = io.BytesIO()
+    Image.new("RGBA", (9, 9), (1, 2, 3, 100)).save(data, "png")
+    address = pictures.PNG + b64encode(data.getvalue()).decode()
+    assert pictures.with_palette(address) == address
 
 
 def test_colours_are_no_references():

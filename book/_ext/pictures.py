@@ -3,16 +3,21 @@
 matplotlib wraps every mark in groups of its own, names each, repeats its style, and writes six decimals of a point.
 """
 
+import io
 import itertools
 import re
 import string
 import xml.etree.ElementTree as ET
+from base64 import b64decode, b64encode
 from pathlib import Path
+
+from PIL import Image
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 PLACES = ("d", "x", "y", "points", "width", "height")
 REFERENCE = re.compile(r"#([\w.-]+)")
+PNG = "data:image/png;base64,"
 COMPACT = "compact"  # class of a picture that has been through here
 
 
@@ -73,6 +78,8 @@ def _shorten(part, ids, exact):
         if key in PLACES:
             value = value if exact else DECIMALS.sub(lambda number: f"{float(number[0]):.2f}", value)
             part.set(key, " ".join(value.split()))
+        elif value.startswith(PNG):
+            part.set(key, with_palette(value))
         elif "#" in value and key != "style":  # of a style, the "#" begins a colour
             part.set(key, REFERENCE.sub(lambda found: "#" + ids.get(found[1], found[1]), value))
     # White space between elements is drawn nowhere but in words.
@@ -80,6 +87,23 @@ def _shorten(part, ids, exact):
         part.text = part.text if (part.text or "").strip() else None
         for child in part:
             child.tail = child.tail if (child.tail or "").strip() else None
+
+
+def with_palette(address):
+    """Return the address of the same picture, pixel by pixel, in greys or with a palette if that is shorter.
+
+    matplotlib writes four bytes a pixel, and a colour map has 256 colours.
+    """
+    image = Image.open(io.BytesIO(b64decode(address.removeprefix(PNG))))
+    plain = image.convert("RGB")
+    if image.convert("RGBA").getextrema()[3] != (255, 255):
+        return address
+    for small in (plain.convert("L"), plain.quantize(256, dither=Image.Dither.NONE)):
+        if small.convert("RGB").tobytes() == plain.tobytes():
+            data = io.BytesIO()
+            small.save(data, "png", optimize=True)
+            return min(address, PNG + b64encode(data.getvalue()).decode(), key=len)
+    return address
 
 
 def _unwrap(part):
