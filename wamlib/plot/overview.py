@@ -57,7 +57,7 @@ def answers(decay, combinations, scale):
 
 @closed
 def _alone(draw, table):
-    fig, ax = plt.subplots(figsize=(2.9, 2.7), layout="constrained")
+    fig, ax = plt.subplots(figsize=(3.3, 2.9), layout="constrained")
     draw(ax, table)
     return fig
 
@@ -77,6 +77,7 @@ def _weights_or_outputs(ax, combinations):
         x, bar = np.arange(len(starts)) + 0.16 * (index - 1), rows["mean"] - rows.low
         _marks(ax, x, rows["mean"], bar, name, linestyle="")
     ax.set_xticks(range(len(starts)), [STARTS[start] for start in starts])
+    ax.tick_params(axis="x", labelsize=7.5)
     ax.set_ylabel("Test error (%, log axis)")
     log_percent([ax])
     ax.legend(loc="upper left")
@@ -92,7 +93,7 @@ def _size(ax, scale):
         ax.plot(rows.c, rows["mean"], color=LOOKS["uniform soup"][0], linestyle=(0, (1, 1.2)), label="soup, coherent")
     ax.set(xscale="log", xlabel="Scale factor c", ylabel="Test accuracy (%)")
     ax.set_ylim(0, 100)
-    ax.legend()
+    ax.legend(loc="center left")  # where nothing is drawn
 
 
 PANELS = (_likeness, _weights_or_outputs, _size)
