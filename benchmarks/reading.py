@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 
 from serving import served
-from visiting import first_paint, pages_of, visit
+from visiting import ARGUMENTS, Reader, first_paint, pages_of
 
 BOOK = Path(__file__).parents[1] / "book"
 BUILT = BOOK / "_build" / "html"
@@ -29,7 +29,8 @@ ROUNDS = 5
 def weights(browser):
     """Return the megabytes that each page brings to a browser that has none of them, as they lie on the disk."""
     with served(BUILT) as address:
-        seen = [visit(browser, address, name) for name in pages_of(BUILT)]
+        reader = Reader(browser, address)
+        seen = [reader.visit(name) for name in pages_of(BUILT)]
     return {each.name: each.transferred / 1e6 for each in seen}
 
 
@@ -62,7 +63,7 @@ def main():
         return 2
     chapters = sorted(f"notebooks/{each.stem}.html" for each in (BUILT / "notebooks").glob("*.html"))
     with sync_playwright() as run:
-        browser = run.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = run.chromium.launch(executable_path=path, args=ARGUMENTS)
         megabytes, seconds = weights(browser), paints(browser, chapters)
         browser.close()
     numbers = {

@@ -64,7 +64,7 @@ def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as run:
-        started = run.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        started = run.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield started
         started.close()
 

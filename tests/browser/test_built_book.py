@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="no playwright: pip install -e '.[test]
 import checks
 from playing import play, search
 from serving import served
-from visiting import PATIENCE, pages_of, visit, walk
+from visiting import ALL, PATIENCE, Reader, pages_of, walk
 
 ROOT = Path(__file__).parents[2]
 BUILT = Path(os.environ.get("WAMLIB_HTML") or ROOT / "book" / "_build" / "html")
@@ -35,10 +35,20 @@ def address():
 @pytest.fixture(scope="module")
 def visits(chromium, address):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install -e '.[test]'").Axe()
-    # Pages of source code differ in nothing but the code, over which axe takes seconds: it looks at one of them.
     pages = pages_of(BUILT)
-    spared = [name for name in pages if name.startswith("_modules/")][1:]
-    return walk(chromium, address, pages, axe, spared)
+    return walk(chromium, address, pages, axe, lambda name: asked_of(name, pages))
+
+
+def asked_of(name, pages):
+    """Return what axe looks at on a page.
+
+    Contrast takes it seconds a page, and pages of one folder have their colours from the same styles: it is looked at
+    on every page of prose, in the dark on the first of each folder. Pages of source code are made by one template.
+    """
+    folder, inside, _ = name.partition("/")
+    if not inside or name == next(page for page in pages if page.startswith(f"{folder}/")):
+        return ALL
+    return {"notebooks": ("rules", "light"), "_modules": ()}.get(folder, ("rules",))
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def test_each_page_paints(visits):
 @pytest.mark.parametrize("name", ["index.html", "notebooks/21_templates_of_soups.html", "api/merge.html"])
 def test_pages_open_from_disk(browser, name, address):
     folder = BUILT.resolve().as_uri() + "/"
-    seen = visit(browser, folder, name)
+    seen = Reader(browser, folder).visit(name)
     assert seen.complaints + seen.outside == []
 
 

@@ -9,6 +9,8 @@ from playwright.sync_api import sync_playwright
 WIDE = {"width": 1300, "height": 900}
 PHONE = {"width": 360, "height": 740}
 PATIENCE = 300_000  # milliseconds: a machine that is busy with other work is no failure
+ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
+CONTRAST = "color-contrast"
 LOOK = (Path(__file__).parent / "look.js").read_text("utf-8")
 
 
@@ -36,51 +38,82 @@ def pages_of(folder):
     return sorted(path.as_posix() for path in paths if path.parts[0] not in ("_static", "_sources"))
 
 
-def walk(chromium, address, names, axe, spared=()):
-    """Visit pages, two at a time; axe does not look at those that are spared."""
+ALL = ("rules", "light", "dark")
+
+
+def walk(chromium, address, names, axe, asked=lambda name: ALL):
+    """Visit pages, two at a time; ``asked`` says what axe looks at on each: all rules, contrast in either theme."""
 
     def part(names):
         with sync_playwright() as run:
-            browser = run.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            return [visit(browser, address, name, None if name in spared else axe) for name in names]
+            browser = run.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+            reader = Reader(browser, address)
+            return [reader.visit(name, axe, asked(name)) for name in names]
 
     with ThreadPoolExecutor(2) as pool:
         return [each for visits in pool.map(part, (names[::2], names[1::2])) for each in visits]
 
 
-def visit(browser, address, name, axe=None):
-    """Open one page as a new reader does, with nothing kept from other pages; look at it wide, then narrow and dark."""
-    seen = Visit(name)
-    context = browser.new_context(viewport=WIDE, color_scheme="light", reduced_motion="reduce")
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
+class Reader:
+    """A window in which pages are opened one after the other, each as by a new reader, who has kept nothing."""
 
-    def asked(request):
-        if not request.url.startswith((address, "data:", "blob:")):
-            seen.outside.append(request.url)
+    def __init__(self, browser, address):
+        self.address, self.seen = address, None
+        context = browser.new_context(color_scheme="light", reduced_motion="reduce")
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script("try { localStorage.clear(); } catch { /* not at this address */ }")
+        # Nothing leaves the machine, not even from a page that is here to be found out. It also turns the cache off.
+        context.route(lambda url: not url.startswith(address), lambda route: route.abort())
+        self.page = context.new_page()
+        self.page.on("request", lambda request: self._ask(request.url))
+        self.page.on("response", self._weigh)
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.seen.complaints.append(str(error)))
 
-    # Nothing leaves the machine, not even from a page that is here to be found out.
-    context.route(lambda url: not url.startswith(address), lambda route: route.abort())
-    page.on("request", asked)
-    page.on("response", lambda response: _weigh(seen, response))
-    page.on("console", lambda message: _complain(seen, message))
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.goto(address + name, wait_until="load")
-    found = page.evaluate(LOOK, "whole")
-    seen.first_paint, seen.interactive = found["firstPaint"], found["interactive"]
-    seen.anchors, seen.links, seen.pictures = found["anchors"], found["links"], found["pictures"]
-    if axe:
-        page.evaluate(axe.axe_script)
-    seen.violations += _violations(page, axe, "light")
-    page.set_viewport_size(PHONE)
-    page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark'")
-    seen.too_wide = page.evaluate(LOOK, "narrow")
-    seen.dark = page.evaluate(LOOK, "dark")
-    if axe:
-        page.evaluate(LOOK, "settled")
-    seen.violations += _violations(page, axe, "dark phone", ["color-contrast", "scrollable-region-focusable"])
-    context.close()
-    return seen
+    def visit(self, name, axe=None, asked=ALL):
+        """Open a page and look at it wide, then narrow and dark."""
+        asked = asked if axe else ()
+        self.page.goto("about:blank")
+        self.page.set_viewport_size(WIDE)
+        seen = self.seen = Visit(name)
+        self.page.goto(self.address + name, wait_until="load")
+        found = self.page.evaluate(LOOK, "whole")
+        seen.first_paint, seen.interactive = found["firstPaint"], found["interactive"]
+        seen.anchors, seen.links, seen.pictures = found["anchors"], found["links"], found["pictures"]
+        if asked:
+            self.page.evaluate(axe.axe_script)
+            self._inspect("light", {"rules": {CONTRAST: {"enabled": "light" in asked}}})
+        self.page.set_viewport_size(PHONE)
+        self.page.evaluate("document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark'")
+        seen.too_wide = self.page.evaluate(LOOK, "narrow")
+        seen.dark = self.page.evaluate(LOOK, "dark")
+        if asked:
+            self.page.evaluate(LOOK, "settled")
+            # A figure to play with brings colours of its own.
+            contrast = [CONTRAST] if "dark" in asked or seen.interactive else []
+            self._inspect("dark phone", {"runOnly": ["scrollable-region-focusable", *contrast]})
+        return seen
+
+    def _ask(self, url):
+        if not url.startswith((self.address, "data:", "blob:", "about:")):
+            self.seen.outside.append(url)
+
+    def _weigh(self, response):
+        # Pictures that are part of the page have been weighed with it.
+        if response.url.startswith("http"):
+            self.seen.transferred += int(response.headers.get("content-length", 0))
+
+    def _hear(self, message):
+        if message.type in ("error", "warning"):
+            self.seen.complaints.append(f"{message.text} ({message.location['url']})")
+
+    def _inspect(self, state, choice):
+        # Preloading would fetch what style sheets import once more, from addresses that axe guesses.
+        options = {"resultTypes": ["violations"], "preload": False, **choice}
+        for rule in self.page.evaluate("options => axe.run(document, options)", options)["violations"]:
+            if rule["impact"] in ("serious", "critical"):
+                places = [" ".join(map(str, node["target"])) for node in rule["nodes"]]
+                self.seen.violations += [f"{state}: {rule['id']} ({rule['impact']}): {place}" for place in places]
 
 
 def first_paint(browser, address, name):
@@ -92,29 +125,3 @@ def first_paint(browser, address, name):
     found = page.evaluate(LOOK, "painted")
     context.close()
     return found
-
-
-def _weigh(seen, response):
-    # Pictures that are part of the page have been weighed with it.
-    if response.url.startswith("http"):
-        seen.transferred += int(response.headers.get("content-length", 0))
-
-
-def _complain(seen, message):
-    if message.type in ("error", "warning"):
-        seen.complaints.append(f"{message.text} ({message.location['url']})")
-
-
-def _violations(page, axe, state, rules=None):
-    if axe is None:
-        return []
-    options = {"resultTypes": ["violations"]}
-    if rules:
-        options["runOnly"] = rules
-    found = page.evaluate("options => axe.run(document, options)", options)["violations"]
-    return [
-        f"{state}: {rule['id']} ({rule['impact']}): {' '.join(map(str, node['target']))}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
