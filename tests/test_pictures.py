@@ -94,6 +94,10 @@ def test_a_picture_one_sees_through_stays():
     assert pictures.with_palette(address) == address
 
 
+def test_a_picture_without_styles_gets_none():
+    assert "style" not in compact('<svg xmlns="http://www.w3.org/2000/svg"><path d="M 0 0"/></svg>')
+
+
 def test_colours_are_no_references():
     text = '<svg xmlns="http://www.w3.org/2000/svg"><path id="fff" d="M0 0"/><path style="fill: #fff"/></svg>'
     assert "fill:#fff" in compact(text)

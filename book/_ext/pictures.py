@@ -57,9 +57,10 @@ def compact(text):
                 classes[style] = next(names)
             part.set("class", classes[style])
     _unwrap(root)
-    rules = ET.Element(f"{SVG}style")
-    rules.text = "".join(f".{name}{{{style}}}" for style, name in classes.items())
-    root.insert(0, rules)
+    if classes:
+        rules = ET.Element(f"{SVG}style")
+        rules.text = "".join(f".{name}{{{style}}}" for style, name in classes.items())
+        root.insert(0, rules)
     root.set("class", COMPACT)
     return ET.tostring(root, encoding="unicode") + "\n"
 
