@@ -94,7 +94,7 @@ notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, t
 	$(PYTHON) book/tools/check_notebooks.py
 
 # Does not build the book, so that a folder of pages from elsewhere can be visited too: WAMLIB_HTML=FOLDER.
-browser: $(READY) ## Visit every page of the built book in Chromium; skipped where either is missing (90 s)
+browser: $(READY) ## Visit every page of the built book in Chromium; skipped where either is missing (2 min)
 	$(PYTHON) -m pytest -rfEsP tests/browser/test_built_book.py
 
 audit: ## Look the locked packages up among known vulnerabilities (network)

@@ -35,6 +35,11 @@ BAD = {
         '<a class="reference internal" href="a.html">API</a><details><summary aria-label="Parts of API"><span>v</span>'
         "</summary></details>",
     ),
+    "an arrow alone, of this page": (
+        '<a class="current reference internal" href="#">API</a><details><summary><i></i></summary></details>',
+        '<a class="current reference internal" href="#">API</a><details><summary aria-label="Parts of API"><i></i>'
+        "</summary></details>",
+    ),
     "a source out of its list": ('<div id="a" role="doc-biblioentry">', '<div id="a" role="listitem">'),
     "a name used twice": ('<section class="a" id="one">', '<section class="a" >'),
 }  # fmt: skip
@@ -70,6 +75,18 @@ def test_pages_of_source_that_are_older_than_the_mends_are_made_anew(tmp_path):
     mended._forget_sources(SimpleNamespace(outdir=tmp_path, srcdir=tmp_path))
     assert not old.exists()
     assert new.exists()
+
+
+def test_modules_of_a_package_are_listed_in_its_item():
+    # As sphinx.ext.viewcode writes it.
+    listed = "<h1>All modules for which code is available</h1>\n<ul><li>a</li>\n<ul><li>a.b</li>\n<ul><li>a.b.c</li>\n"
+    listed += "</ul></ul><li>d</li>\n</ul>"
+    page = mended.mend(GOOD + listed, "_modules/index").removeprefix(GOOD)
+    assert page.split("\n", 1)[1].replace("\n", "") == (
+        "<ul><li>a<ul><li>a.b<ul><li>a.b.c</li></ul></li></ul></li><li>d</li></ul>"
+    )
+    assert mended.mend(GOOD + listed, "_modules/a") == GOOD + listed
+    assert mended.mend(GOOD, "_modules/index") == GOOD
 
 
 def test_styles_of_cards_stay_where_there_are_cards():

@@ -4,6 +4,7 @@ Each page passes through here as text on its way to the disk. A mend that no lon
 tests/browser then says what is wrong with the pages.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class MendedTemplates(BuiltinTemplateLoader):
 
 
 def setup(app):
+    # A setting that changes with this file has every page written anew.
+    app.add_config_value("mended_by", hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "html")
     app.connect("config-inited", _take_over)
     app.connect("builder-inited", _forget_sources)
     app.connect("build-finished", _drop_icons)
@@ -41,6 +44,8 @@ def mend(page, name):
     """Return the text of the page of a name, mended."""
     if name != "search":
         page = without_search(page)
+    if name == "_modules/index":
+        page = with_lists_in_items(page)
     for mended in (
         without_idle_design, without_icon_script, without_thebe, in_the_readers_theme, with_named_folds,
         with_listed_sources, without_second_ids,
@@ -120,7 +125,7 @@ def in_the_readers_theme(page):
     )
 
 
-FOLD = re.compile(r'(<a class="reference internal[^>]*>([^<]+)</a><details[^>]*><summary)>')
+FOLD = re.compile(r'(<a class="(?:current )?reference internal[^>]*>([^<]+)</a><details[^>]*><summary)>')
 
 
 def with_named_folds(page):
@@ -131,6 +136,19 @@ def with_named_folds(page):
 def with_listed_sources(page):
     """Say that the sources of the bibliography are items of the list they are in; the other name is out of use."""
     return page.replace(' role="doc-biblioentry"', ' role="listitem"')
+
+
+TREE = re.compile(r"(?<=</h1>)\s*<ul>.*</ul>", re.S)
+
+
+def with_lists_in_items(page):
+    """Put the modules of a package into its item of the list of modules, not beside it, where no list may be."""
+
+    def nested(tree):
+        # Each list but the outermost belongs to the item before it, which ends where the list does.
+        return tree[0].replace("</li>\n<ul>", "\n<ul>").replace("</ul>", "</ul></li>").removesuffix("</li>")
+
+    return TREE.sub(nested, page)
 
 
 ID = re.compile(r'(<[a-z][a-z0-9]* [^>]*?)\bid="([^"]*)"')

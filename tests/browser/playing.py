@@ -61,6 +61,7 @@ def search(page, address, word):
     page.locator("dialog input[type=search]").first.fill(word)
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?*")
-    page.locator("#search-results h2", has_text="Search Results").wait_for()
+    # Sphinx says in a headline that the search has ended; the theme does not show it.
+    page.locator("#search-results h2", has_text="Search Results").wait_for(state="attached")
     links = page.locator("#search-results a").evaluate_all("links => links.map(link => link.href)")
     return [link.removeprefix(address).split("?")[0] for link in links]

@@ -23,6 +23,9 @@ def second_order_gap(model, members, images, step=None):
 
     with f the logits of an image and :math:`\\delta_i` the way from the soup to member i; first
     derivatives cancel because these sum to zero. BatchNorm's running statistics count as weights here.
+    With a step h, a second difference takes the place of the derivative:
+
+    .. math:: \\frac{f(\\bar\\theta + h\\delta_i) - 2 f(\\bar\\theta) + f(\\bar\\theta - h\\delta_i)}{h^2}
 
     Parameters
     ----------
@@ -34,9 +37,8 @@ def second_order_gap(model, members, images, step=None):
         Normalised. Their dtype is the one that all is computed in.
     step : float or None
         None takes the derivative itself, which sees no unit of a ReLU network switch on or off. A
-        number h in (0, 1] takes the second difference over that share of the way to either side,
-        :math:`[f(\\bar\\theta + h\\delta_i) - 2 f(\\bar\\theta) + f(\\bar\\theta - h\\delta_i)] / h^2`,
-        which sees those that switch within it.
+        number h in (0, 1] takes the second difference over that share of the way to either side, which
+        sees those that switch within it.
 
     Returns
     -------
