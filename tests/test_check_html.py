@@ -8,9 +8,6 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-
 from check_html import main, problems
 from check_scripts import FIGURES, hosts, script_problems
 

@@ -1,41 +1,42 @@
 """A chapter leads to the rows of the ledger; a claim that has no row, or is no claim, stays text."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+import tiny_book
 
-EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
 PROSE = "# Is it so?\n\nC6 says so, C66 and `C6` do not.\n\n## C6 in a heading\n\nC7 is not measured.\n"
+
+
+INDEX = """# Book
+
+C6 elsewhere.
+
+```{toctree}
+notebooks/a
+```
+
+(claim-c6)=
+## C6: So
+
+(claim-c10)=
+## C10: So
+"""
 
 
 @pytest.fixture
 def build(tmp_path):
-    source = tmp_path / "book"
-    for folder in ("notebooks", "generated"):
-        (source / folder).mkdir(parents=True)
-    (source / "conf.py").write_text(
-        f"import sys; sys.path.insert(0, {str(EXTENSIONS)!r})\n"
-        "extensions = ['myst_nb', 'claim_links']; nb_execution_mode = 'off'\n"
-    )
-    (source / "index.md").write_text(
-        "# Book\n\nC6 elsewhere.\n\n```{toctree}\nnotebooks/a\n```\n\n"
-        "(claim-c6)=\n## C6: So\n\n(claim-c10)=\n## C10: So\n"
-    )
+    source = tiny_book.begin(tmp_path, ["claim_links"], INDEX)
+    (source / "generated").mkdir()
 
     def run(claims, prose=PROSE):
         if claims is not None:
             (source / "generated" / "claims.json").write_text(json.dumps(claims))
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(prose)])
-        nbformat.write(notebook, source / "notebooks" / "a.ipynb")
-        out = tmp_path / "html"
-        words = [sys.executable, "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-b", "html", str(source), str(out)]
-        done = subprocess.run(words, capture_output=True, text=True)
+        nbformat.write(tiny_book.chapter(prose), source / "notebooks" / "a.ipynb")
+        code, _, out = tiny_book.build(source, "-E")
         page = (out / "notebooks" / "a.html").read_text()
-        return done.returncode, page.partition('role="main"')[2] or page, (out / "index.html").read_text()
+        return code, page.partition('role="main"')[2] or page, (out / "index.html").read_text()
 
     return run
 

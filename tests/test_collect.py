@@ -2,15 +2,11 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 
+import collect
 import nbformat
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-import collect
 
 from wamlib import claims
 

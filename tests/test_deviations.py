@@ -3,14 +3,11 @@
 import functools
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import deviations
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-import deviations
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "data" / "results" / "laptop"

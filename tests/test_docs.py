@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from used_in import thing_of
 
 import wamlib
 
@@ -61,15 +62,10 @@ def glossary_problems(text):
 
 def kind_of(name):
     """Return the role that leads to a name of the library: mod, class, func or meth; none if it is not there."""
+    thing = thing_of(name)
     _, module, *path = name.split(".")
-    try:
-        thing = importlib.import_module(f"wamlib.{module}")
-        for attribute in path:
-            thing = getattr(thing, attribute)
-    except (ImportError, AttributeError):
-        return None
-    if path and path[0] not in importlib.import_module(f"wamlib.{module}").__all__:
-        return None  # which has no entry on the page
+    if thing is None or (path and path[0] not in getattr(wamlib, module).__all__):
+        return None  # neither there, nor on the page
     kinds = [("mod", inspect.ismodule(thing)), ("class", inspect.isclass(thing)), ("meth", len(path) > 1)]
     return next((kind for kind, true in kinds if true), "func")
 
@@ -196,9 +192,7 @@ def test_python_blocks_of_the_readme_run():
 
 
 def test_numbers_of_the_readme_are_those_of_the_published_run():
-    import sys
 
-    sys.path.insert(0, str(ROOT / "book" / "tools"))
     from collect import fill, published_numbers
 
     numbers = published_numbers()

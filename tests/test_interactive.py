@@ -2,20 +2,15 @@
 
 import itertools
 import re
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from check_html import problems
 
 from wamlib import stats
 from wamlib.plot import Quantity, plane_figure, walk_figure
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-
-from check_html import problems
 
 MODELS, STARTS, SIZES = ["mlp", "resnet8"], ["shared start", "independent init"], [2, 3, 5, 10]
 NAMES = ["member", "uniform soup", "logit ensemble"]

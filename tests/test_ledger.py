@@ -2,16 +2,12 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
+import ledger
 import pandas as pd
 import pytest
 
 from wamlib import claims
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-import ledger
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """What the theme writes is mended, and nothing else is touched."""
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
-sys.path.insert(0, str(EXTENSIONS))
 mended = pytest.importorskip("mended", reason="no Sphinx: pip install -e '.[book]'")
 
 GOOD = """<head><script src="../_static/doctools.js?v=1"></script><script>let a = 1;</script></head>

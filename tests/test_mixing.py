@@ -2,21 +2,16 @@
 
 import itertools
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from check_html import problems
 
 from wamlib.plot import Mixture, mixing_figure
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-
-from check_html import problems
 
 ALT = 'Rows look like "their" class means.'
 CLASSES = ["cat", "dog", "</script>", "cow"]

@@ -3,15 +3,11 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import pdf
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
-
-import pdf
 
 from wamlib.errors import ConfigError
 

@@ -2,23 +2,18 @@
 
 import io
 import re
-import sys
 import xml.etree.ElementTree as ET
 from base64 import b64decode, b64encode
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pictures
 import pytest
+from pictures import compact
 from PIL import Image
 
 import wamlib.plot  # sets the style of the book's figures
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
-
-import pictures
-from pictures import compact
 
 SVG = "{http://www.w3.org/2000/svg}"
 

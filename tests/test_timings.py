@@ -1,13 +1,9 @@
 """The page of runs says what was trained, how long it took in all, and for which chapter."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "tools"))
 import timings
 
 from wamlib.config import TrainConfig

@@ -1,23 +1,12 @@
 """An entry of the API pages lists the chapters that use it, and names in code lead to entries."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import nbformat
 import pytest
+from tiny_book import begin, build, chapter
+from used_in import link_names, names_in_code, names_used, thing_of, used_in
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
-from used_in import gone, link_names, names_in_code, names_used, used_in
-
-EXTENSIONS = Path(__file__).parents[1] / "book" / "_ext"
-
-
-def chapter(title, code, prose=""):
-    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\n{prose}"), nbformat.v4.new_code_cell(code)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    return notebook
+import wamlib.config
+import wamlib.stats
 
 
 @pytest.mark.parametrize(
@@ -40,17 +29,18 @@ def test_names_in_code(code, names):
 def test_prose_counts_and_a_method_counts_for_its_class():
     prose = "{py:func}`wamlib.merge.uniform_soup`, {py:meth}`one <wamlib.config.TrainConfig.recipe>`, `wamlib.stats`"
     names = ["wamlib.merge.uniform_soup", "wamlib.config.TrainConfig", "wamlib.config.TrainConfig.recipe"]
-    assert names_used(chapter("A", "x = 1", prose)) == names
+    assert names_used(chapter(prose, "x = 1")) == names
     assert used_in({"a": names, "b": names[:1]}) == {
         "wamlib.config.TrainConfig": ["a"], "wamlib.config.TrainConfig.recipe": ["a"], names[0]: ["a", "b"],
     }  # fmt: skip
 
 
-def test_what_is_gone():
-    assert not gone("wamlib.stats.mean_interval")
-    assert not gone("wamlib.config.TrainConfig.recipe")
-    assert gone("wamlib.stats.median_interval")
-    assert gone("wamlib.nowhere.mean_interval")
+def test_what_a_name_stands_for():
+    assert thing_of("wamlib.stats.mean_interval") is wamlib.stats.mean_interval
+    assert thing_of("wamlib.config.TrainConfig.recipe") == wamlib.config.TrainConfig.recipe
+    assert thing_of("wamlib.stats") is wamlib.stats
+    assert thing_of("wamlib.stats.median_interval") is None
+    assert thing_of("wamlib.nowhere.mean_interval") is None
 
 
 def test_a_name_leads_to_the_longest_part_that_has_an_entry():
@@ -68,28 +58,16 @@ def test_a_name_leads_to_the_longest_part_that_has_an_entry():
 
 @pytest.fixture
 def book(tmp_path):
-    source = tmp_path / "book"
-    (source / "notebooks").mkdir(parents=True)
+    index = "# Book\n\n```{toctree}\nnotebooks/a\nnotebooks/b\napi/stats\n```\n"
+    extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "used_in"]
+    source = begin(tmp_path, extensions, index, "napoleon_use_rtype = False")
     (source / "api").mkdir()
-    (source / "conf.py").write_text(
-        f"import sys; sys.path.insert(0, {str(EXTENSIONS)!r})\n"
-        "extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'used_in']\n"
-        "nb_execution_mode = 'off'; napoleon_use_rtype = False\n"
-    )
-    (source / "index.md").write_text("# Book\n\n```{toctree}\nnotebooks/a\nnotebooks/b\napi/stats\n```\n")
     (source / "api" / "stats.md").write_text(
         "# Stats\n\n```{eval-rst}\n.. automodule:: wamlib.stats\n   :members:\n```\n"
     )
-    nbformat.write(chapter("Is it so?", "wamlib.stats.mean_interval([1, 2])"), source / "notebooks" / "a.ipynb")
-    nbformat.write(chapter("And this?", "x = 1", "{py:func}`wamlib.stats.mcnemar`"), source / "notebooks" / "b.ipynb")
+    nbformat.write(chapter("# Is it so?", "wamlib.stats.mean_interval([1, 2])"), source / "notebooks" / "a.ipynb")
+    nbformat.write(chapter("# And this?\n\n{py:func}`wamlib.stats.mcnemar`", "x = 1"), source / "notebooks" / "b.ipynb")
     return source
-
-
-def build(book):
-    out = book.parent / "html"
-    words = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(book), str(out)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    return done.returncode, done.stderr, out
 
 
 def entry(out, name):
@@ -107,14 +85,14 @@ def test_entries_list_their_chapters_and_follow_when_those_change(book):
     assert "Used in" not in entry(out, "replicas_needed")
     code = (out / "notebooks" / "a.html").read_text()
     assert '<a class="api-name" href="../api/stats.html#wamlib.stats.mean_interval">' in code
-    nbformat.write(chapter("Is it so?", "wamlib.stats.replicas_needed([1], 0)"), book / "notebooks" / "a.ipynb")
+    nbformat.write(chapter("# Is it so?", "wamlib.stats.replicas_needed([1], 0)"), book / "notebooks" / "a.ipynb")
     assert build(book)[:2] == (0, "")
     assert "Used in" not in entry(out, "mean_interval")
     assert "Is it so?" in entry(out, "replicas_needed")
 
 
 def test_a_name_that_is_gone_stops_the_build(book):
-    nbformat.write(chapter("Is it so?", "wamlib.stats.median_interval([1])"), book / "notebooks" / "a.ipynb")
+    nbformat.write(chapter("# Is it so?", "wamlib.stats.median_interval([1])"), book / "notebooks" / "a.ipynb")
     code, said, _ = build(book)
     assert code != 0
     assert "uses wamlib.stats.median_interval, which is not in the library" in said

@@ -72,16 +72,16 @@ def used_in(chapters):
     return {name: [chapter for chapter, used in chapters.items() if name in used] for name in names}
 
 
-def gone(name):
-    """Return whether a name that a chapter uses is not in the library."""
+def thing_of(name):
+    """Return what a name of the library stands for, or None if nothing there has it."""
     _, module, *path = name.split(".")
     try:
         thing = importlib.import_module(f"{PACKAGE}.{module}")
         for attribute in path:
             thing = getattr(thing, attribute)
     except (ImportError, AttributeError):
-        return True
-    return False
+        return None
+    return thing
 
 
 def line(chapters):
@@ -112,7 +112,7 @@ def _check(app, env):
     for name, chapters in env.wamlib_used_in.items():
         if name in known or name in seen:
             continue
-        if gone(name):
+        if thing_of(name) is None:
             logger.warning("uses %s, which is not in the library", name, location=chapters[0])
         else:
             seen.add(name)
