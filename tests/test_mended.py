@@ -93,23 +93,3 @@ def test_styles_of_cards_stay_where_there_are_cards():
     cards = styles + '<div class="sd-card a">'
     assert mended.mend(styles, "a").strip() == ""
     assert mended.mend(cards, "a") == cards
-
-
-def test_icons_stay_that_something_names():
-    style = 'a{b:c}.fa-sun:before{content:"1"}.fa-moon:before,.fa-night::before{content:"2"}.fa-lg{font-size:2em}'
-    assert mended.without_idle_icons(style, {"fa-sun", "fa-night"}) == style
-    assert mended.without_idle_icons(style, {"fa-lg"}) == "a{b:c}.fa-lg{font-size:2em}"
-
-
-def test_icons_of_a_built_book_are_those_of_its_pages_and_scripts(tmp_path):
-    styles = tmp_path / "_static" / "styles" / "theme.css"
-    styles.parent.mkdir(parents=True)
-    rules = {name: f'.fa-{name}:before{{content:"x"}}' for name in ("page", "script", "idle")}
-    styles.write_text("".join(rules.values()))
-    (tmp_path / "a.html").write_text('<i class="fa-solid fa-page">')
-    (tmp_path / "a.js").write_text("'fa-script'")
-    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
-    mended._drop_icons(app, OSError())
-    assert rules["idle"] in styles.read_text()
-    mended._drop_icons(app, None)
-    assert styles.read_text() == rules["page"] + rules["script"]

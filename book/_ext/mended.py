@@ -24,7 +24,6 @@ def setup(app):
     app.add_config_value("mended_by", hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), "html")
     app.connect("config-inited", _take_over)
     app.connect("builder-inited", _forget_sources)
-    app.connect("build-finished", _drop_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -74,25 +73,6 @@ DESIGN = re.compile(
 def without_idle_design(page):
     """Leave out the styles of cards and grids where there are none."""
     return page if re.search(r'class="[^"]*\bsd-', page) else DESIGN.sub("", page)
-
-
-ICON_RULE = re.compile(r"((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:[^{}]*\}")
-ICON_NAME = re.compile(r"fa-[\w-]+")
-
-
-def without_idle_icons(style, used):
-    """Leave out the rules of icons that nothing names: nearly two thousand, a fifth of the theme's styles."""
-    return ICON_RULE.sub(lambda rule: rule[0] if used.intersection(ICON_NAME.findall(rule[1])) else "", style)
-
-
-def _drop_icons(app, error):
-    if error is None and app.builder.format == "html":
-        folder = Path(app.outdir)
-        texts = (path.read_text("utf-8") for kind in ("html", "js") for path in folder.rglob(f"*.{kind}"))
-        # The script of icons, which no page loads, names them all.
-        used = {name for text in texts if len(text) < 1_000_000 for name in ICON_NAME.findall(text)}
-        for path in (folder / "_static" / "styles").glob("*.css"):
-            path.write_text(without_idle_icons(path.read_text("utf-8"), used), "utf-8")
 
 
 def without_search(page):
