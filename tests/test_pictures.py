@@ -59,6 +59,41 @@ def test_places_stay_within_a_hundredth_of_a_point():
     np.testing.assert_allclose(places(compact(picture())), places(picture()), atol=0.0051)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("M 1.50 2.25 L 3.000000 4 L 5 6 L 7 8", "M1.50 2.25 3 4 5 6 7 8"),
+        ("M 0 0 L 1 1 M 2 2 L 3 3 z", "M0 0 1 1M2 2 3 3z"),
+        ("M 0 0 Q 1 1 2 2 Q 3 3 4 4 L 5 5 z M 6 6", "M0 0Q1 1 2 2 3 3 4 4L5 5zM6 6"),
+        ("m 0 0 L 1 1 l 2 2 \nl -0.0012 -3.126", "m0 0L1 1l2 2 0 -3.13"),
+        ("M 0 0 z z", "M0 0zz"),
+    ],
+)
+def test_paths_lose_what_no_reader_needs(before, after):
+    picture = '<svg xmlns="http://www.w3.org/2000/svg"><path d="{}"/></svg>'
+    assert f'd="{after}"' in compact(picture.format(before))
+
+
+def test_neighbours_share_class_and_clipping_and_others_do_not():
+    def mark(style, clip="", name="path"):
+        clipped = f' clip-path="url(#{clip})"' if clip else ""
+        return f'<{name} style="{style}"{clipped}/>'
+
+    red, faint, clip = "fill: red", "fill: red; opacity: 0.5", '<clipPath id="c"><rect/></clipPath>'
+    marks = [
+        mark(red), mark(red, name="use"), mark(red, "c"), mark(red, "c"), mark("", "c"), mark("", "c"), mark(red),
+        mark(faint), mark(faint), mark("fill-opacity: 0.5"), mark("fill-opacity: 0.5"), mark(red, name="rect"),
+    ]  # fmt: skip
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg"><defs>{clip}{mark(red)}{mark(red)}</defs><g id="g">{{}}</g></svg>'
+    after = compact(svg.format("".join(marks)))
+    assert after.partition("</defs>")[2] == (
+        '<g class="b"><path/><use/></g><g class="b" clip-path="url(#a)"><path/><path/></g>'
+        '<g clip-path="url(#a)"><path/><path/></g><path class="b"/><path class="c"/><path class="c"/>'
+        '<g class="d"><path/><path/></g><rect class="b"/></svg>\n'
+    )
+    assert '<path class="b"/><path class="b"/></defs>' in after
+
+
 def test_what_is_compact_stays_as_it_is():
     after = compact(picture())
     assert compact(after) == after

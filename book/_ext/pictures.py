@@ -14,6 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+MARKS = (f"{SVG}path", f"{SVG}use")
+SHARED = ("class", "clip-path")
+STEP = re.compile(r"([MLHVCSQTAZ])([^MLHVCSQTAZ]*)", re.I)
 DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 PLACES = ("d", "x", "y", "points", "width", "height")
 REFERENCE = re.compile(r"#([\w.-]+)")
@@ -41,7 +44,6 @@ def compact(text):
     what is defined there may be drawn much larger. Compacting twice changes nothing.
     """
     ET.register_namespace("", SVG.strip("{}"))
-    ET.register_namespace("xlink", LINK[1:].partition("}")[0])
     root = ET.fromstring(text)
     if root.get("class") == COMPACT:
         return text
@@ -57,12 +59,13 @@ def compact(text):
                 classes[style] = next(names)
             part.set("class", classes[style])
     _unwrap(root)
+    _share(root, {name for style, name in classes.items() if re.search(r"(^|;)opacity:", style)})
     if classes:
         rules = ET.Element(f"{SVG}style")
         rules.text = "".join(f".{name}{{{style}}}" for style, name in classes.items())
         root.insert(0, rules)
     root.set("class", COMPACT)
-    return ET.tostring(root, encoding="unicode") + "\n"
+    return ET.tostring(root, encoding="unicode").replace(" />", "/>") + "\n"
 
 
 def _names():
@@ -75,10 +78,12 @@ def _shorten(part, ids, exact):
     """Give one element short names and places, and no white space around it."""
     if (name := part.attrib.pop("id", None)) in ids:
         part.set("id", ids[name])
+    if LINK in part.attrib:
+        part.set("href", part.attrib.pop(LINK))
     for key, value in part.attrib.items():
         if key in PLACES:
-            value = value if exact else DECIMALS.sub(lambda number: f"{float(number[0]):.2f}", value)
-            part.set(key, " ".join(value.split()))
+            value = value if exact else DECIMALS.sub(_hundredths, value)
+            part.set(key, _steps(value) if key == "d" else " ".join(value.split()))
         elif value.startswith(PNG):
             part.set(key, with_palette(value))
         elif "#" in value and key != "style":  # of a style, the "#" begins a colour
@@ -88,6 +93,20 @@ def _shorten(part, ids, exact):
         part.text = part.text if (part.text or "").strip() else None
         for child in part:
             child.tail = child.tail if (child.tail or "").strip() else None
+
+
+def _hundredths(number):
+    return f"{round(float(number[0]), 2) + 0.0:.2f}".rstrip("0").rstrip(".")  # adding 0.0 turns -0.0 into 0.0
+
+
+def _steps(path):
+    """Write a path without what a reader of paths does not need: spaces around letters, and a letter that repeats."""
+    written, before = [], ""
+    for letter, numbers in STEP.findall(path):
+        again = letter not in "MmZz" and letter == ("L" if before == "M" else "l" if before == "m" else before)
+        written.append((" " if again else letter) + " ".join(numbers.split()))
+        before = letter
+    return "".join(written)
 
 
 def with_palette(address):
@@ -114,3 +133,26 @@ def _unwrap(part):
         if child.tag == f"{SVG}g" and not child.attrib and not child.text:
             place = list(part).index(child)
             part[place : place + 1] = list(child)
+
+
+def _share(part, apart):
+    """Write class and clipping once for neighbours that share them; classes in ``apart`` act on each mark alone."""
+    if part.tag in (f"{SVG}defs", f"{SVG}clipPath"):
+        return
+    for child in part:
+        _share(child, apart)
+    for values, marks in [(v, list(run)) for v, run in itertools.groupby(part, lambda mark: _of_marks(mark, apart))]:
+        if values and len(marks) > 1:
+            group = ET.Element(f"{SVG}g", {key: value for key, value in zip(SHARED, values, strict=True) if value})
+            part.insert(list(part).index(marks[0]), group)
+            for mark in marks:
+                part.remove(mark)
+                group.append(mark)
+                for key in group.attrib:
+                    del mark.attrib[key]
+
+
+def _of_marks(mark, apart):
+    """Return what a mark may share with its neighbours; none if that is nothing."""
+    values = tuple(map(mark.get, SHARED))
+    return values if mark.tag in MARKS and any(values) and values[0] not in apart else None
