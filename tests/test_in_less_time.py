@@ -61,15 +61,15 @@ def test_pages_of_source_share_one_list_and_others_have_their_own():
     made = []
 
     def listed(pagename):
-        context = {"generate_toctree_html": lambda kind, depth=1: made.append(pagename) or f"{kind} {depth}"}
+        context = {"toctree": lambda depth=1: made.append(pagename) or f"list of depth {depth}"}
         in_less_time._keep_list(None, pagename, "page.html", context, None)
-        return context["generate_toctree_html"]
+        return context["toctree"]
 
     in_less_time._lists.clear()
     for name in ("_modules/a/b", "_modules/a/c", "_modules/a", "api/a", "api/b", "_modules/d/e"):
-        assert listed(name)("sidebar") == "sidebar 1"
+        assert listed(name)() == "list of depth 1"
     assert made == ["_modules/a/b", "_modules/a", "api/a", "api/b"]
-    assert listed("_modules/a/f")("sidebar", depth=2) == "sidebar 2"
+    assert listed("_modules/a/f")(depth=2) == "list of depth 2"
     in_less_time._lists.clear()
     context = {}
     in_less_time._keep_list(None, "_modules/a", "page.html", context, None)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from check_html import problems
 
-from wamlib import stats
+from wamlib import plot, stats
 from wamlib.plot import Quantity, plane_figure, walk_figure
 
 MODELS, STARTS, SIZES = ["mlp", "resnet8"], ["shared start", "independent init"], [2, 3, 5, 10]
@@ -38,6 +39,18 @@ CORNERS = pd.DataFrame(
     }
 )
 PLANES = pd.concat([GRID, *(CORNERS.assign(start=start) for start in STARTS)], ignore_index=True)
+
+
+FRAGMENT = (Path(plot.__file__).parent / "interactive" / "fragment.js").read_text("utf-8")
+ROUND_TICKS = re.search(r"^function roundTicks\(.*?^\}", FRAGMENT, re.S | re.M)[0]
+
+
+@pytest.fixture
+def page_of_scripts(browser):
+    """Return a function that evaluates a script's function on many lists of arguments."""
+    page = browser.new_page()
+    yield lambda script, calls: page.evaluate(f"calls => calls.map(each => (() => {{ {script} }})()(...each))", calls)
+    page.close()
 
 
 def static():
@@ -168,6 +181,19 @@ def test_the_curve_passes_through_the_means(show):
     slope, offset = np.polyfit(means, heights, 1)
     np.testing.assert_allclose(slope * np.array(means) + offset, heights, atol=0.1)
     assert slope < 0
+
+
+def test_ticks_are_few_and_span_the_values_whatever_those_are(page_of_scripts):
+    random = np.random.default_rng(3)
+    ends = np.sort(random.choice([-1, 1], (3_000, 2)) * 10 ** random.uniform(-3, 3, (3_000, 2)))
+    narrow = random.uniform(0, 100, 3_000)[:, None] + [0, 1] * 10 ** random.uniform(-3, 2, (3_000, 1))
+    ranges = [*ends.tolist(), *narrow.tolist(), [75.9, 80.1], [0, 0], [5, 5]]
+    for (low, high), ticks in zip(ranges, page_of_scripts(f"{ROUND_TICKS}\n return roundTicks", ranges), strict=True):
+        assert 2 <= len(ticks) <= 6 or low == high == ticks[0], (low, high, ticks)
+        assert ticks[0] <= low, (low, high, ticks)
+        assert ticks[-1] >= high, (low, high, ticks)
+        # An axis is not much longer than what is on it.
+        assert ticks[-1] - ticks[0] <= 4 * (high - low) or low == high, (low, high, ticks)
 
 
 def test_on_a_logarithmic_axis_stops_lie_by_their_logarithms(show):

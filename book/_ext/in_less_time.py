@@ -5,7 +5,7 @@ side, and then Sphinx reads one after the other. They keep nothing from page to 
 for LaTeX do their work before or after all reading, and sphinx-multitoc-numbering when all pages are read.
 """
 
-import functools
+import importlib
 import os
 
 SILENT = ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex", "pydata_sphinx_theme")
@@ -15,8 +15,9 @@ MOST = 4  # processes: each holds the pages that have been read, and imports tor
 def setup(app):
     app.parallel = min(MOST, os.cpu_count() or 1)
     app.connect("builder-inited", _allow)
+    app.connect("env-before-read-docs", _import_once)
     app.connect("env-updated", _forget_unused)
-    app.connect("html-page-context", _keep_list, priority=900)  # when the theme has put its functions there
+    app.connect("html-page-context", _keep_list, priority=100)  # before the theme asks for the list
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -25,6 +26,13 @@ def _allow(app):
         extension = app.extensions.get(name)
         if extension is not None and extension.parallel_read_safe is None:
             extension.parallel_read_safe = True
+
+
+def _import_once(app, env, docnames):
+    # Or else each process would import what the pages of the library describe, torch with it.
+    if any(name.startswith("api/") for name in docnames):
+        for name in importlib.import_module("wamlib").__all__:
+            importlib.import_module(f"wamlib.{name}")
 
 
 def _forget_unused(app, env):
@@ -40,15 +48,14 @@ _lists = {}
 
 def _keep_list(app, pagename, templatename, context, doctree):
     """Make the list of chapters once for the pages of source code in a folder, of which none is in the list."""
-    if not pagename.startswith("_modules/") or "generate_toctree_html" not in context:
+    if not pagename.startswith("_modules/") or "toctree" not in context:
         return
-    make = context["generate_toctree_html"]
+    make = context["toctree"]
 
-    @functools.wraps(make)
-    def kept(*args, **settings):
-        key = (pagename.count("/"), args, tuple(sorted(settings.items())))
+    def kept(**settings):
+        key = (pagename.count("/"), tuple(sorted(settings.items())))
         if key not in _lists:
-            _lists[key] = make(*args, **settings)
+            _lists[key] = make(**settings)
         return _lists[key]
 
-    context["generate_toctree_html"] = kept
+    context["toctree"] = kept

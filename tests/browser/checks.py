@@ -77,8 +77,6 @@ def width(visits):
     return [f"{each.name} is too wide for a phone, {problem}" for each in visits for problem in each.too_wide]
 
 
-def weight(visits, larger=()):
-    """No page weighs more than 2 MB, but for those that are named; and those do."""
-    heavy = {each.name: each.transferred for each in visits if each.transferred > MOST_BYTES}
-    found = [f"{name} weighs {bytes_ / 1e6:.2f} MB" for name, bytes_ in heavy.items() if name not in larger]
-    return found + [f"{name} is listed as heavy and is not" for name in larger if name not in heavy]
+def weight(visits):
+    """No page weighs more than 2 MB."""
+    return [f"{each.name} weighs {each.transferred / 1e6:.2f} MB" for each in visits if each.transferred > MOST_BYTES]

@@ -104,12 +104,6 @@ def test_every_check_has_a_page_that_fails_it():
     }  # fmt: skip
 
 
-def test_a_page_that_is_listed_as_heavy_must_be_heavy(visits):
-    both = [visits["heavy.html"], visits["good.html"]]
-    assert checks.weight(both, ["heavy.html"]) == []
-    assert checks.weight(both, ["heavy.html", "good.html"]) == ["good.html is listed as heavy and is not"]
-
-
 def test_pages_are_weighed_with_all_that_they_load(visits, folder):
     size = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert visits["good.html"].transferred == size["good.html"] + size["picture.svg"]

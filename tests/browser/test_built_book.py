@@ -18,10 +18,6 @@ from visiting import ALL, PATIENCE, pages_of, walk
 
 ROOT = Path(__file__).parents[2]
 BUILT = Path(os.environ.get("WAMLIB_HTML") or ROOT / "book" / "_build" / "html")
-# Pages of the laptop book over 2 MB, for grids of many pictures and of many panels of curves; one that has become
-# light must leave the list. Other books are smaller.
-LARGER = ("notebooks/20_templates.html", "notebooks/40_magnitude.html")
-LARGER = LARGER if (BUILT / "_data" / "laptop").is_dir() else ()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def test_each_link_inside_the_book_arrives(visits, address):
 
 def test_no_page_is_heavy(visits):
     print("".join(f"\n{each.transferred / 1e6:5.2f} MB  {each.name}" for each in sorted(visits, key=_bytes)[-8:]))
-    assert checks.weight(visits, LARGER) == []
+    assert checks.weight(visits) == []
 
 
 def _bytes(each):

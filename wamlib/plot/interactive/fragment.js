@@ -29,10 +29,10 @@ function drawn(svg, tag, attributes, text) {
   return made;
 }
 
-// Round numbers that span low to high in at most `most` steps.
+// Round numbers that span low to high in at most `most` steps: the first and the last lie up to a step outside.
 function roundTicks(low, high, most = 5) {
   const power = 10 ** Math.floor(Math.log10((high - low || 1) / most));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => Math.ceil(high / one) - Math.floor(low / one) <= most);
+  const step = [1, 2, 5, 10, 20].map((one) => one * power).find((one) => Math.ceil(high / one) - Math.floor(low / one) <= most);
   const ticks = [];
   for (let k = Math.floor(low / step); k <= Math.ceil(high / step); k += 1) ticks.push(Number((k * step).toPrecision(12)));
   return ticks;
