@@ -1,6 +1,7 @@
 """What the theme writes is mended, and nothing else is touched."""
 
 import os
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,21 @@ def test_pages_of_source_that_are_older_than_the_mends_are_made_anew(tmp_path):
     mended._forget_sources(SimpleNamespace(outdir=tmp_path, srcdir=tmp_path))
     assert not old.exists()
     assert new.exists()
+
+
+def test_fields_of_a_named_tuple_are_left_out_and_its_methods_stay():
+    class Pair(typing.NamedTuple):
+        one: int
+
+        def both(self):
+            """Return both."""
+
+    class Own(typing.NamedTuple):
+        one: int
+
+    Own.one.__doc__ = "The first one."
+    for thing, skip in ((Pair.one, True), (Pair.both, None), (Own.one, None), (Pair, None), (1, None)):
+        assert mended.skipped(None, "class", "x", thing, False, {}) is skip
 
 
 def test_modules_of_a_package_are_listed_in_its_item():

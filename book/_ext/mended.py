@@ -25,6 +25,7 @@ def setup(app):
     app.add_config_value("mended_by", hashlib.sha256(code).hexdigest(), "html")
     app.connect("config-inited", _take_over)
     app.connect("builder-inited", _forget_sources)
+    app.connect("autodoc-skip-member", skipped)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -38,6 +39,11 @@ def _forget_sources(app):
     for page in (Path(app.outdir) / "_modules").rglob("*.html"):
         if page.stat().st_mtime < changed:
             page.unlink()
+
+
+def skipped(app, what, name, thing, skip, options):
+    """Leave out the fields of a named tuple, which its parameters describe: Python says only "Alias for field 0"."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
 def mend(page, name):

@@ -59,6 +59,9 @@ def answers(decay, combinations, scale):
 def _alone(draw, table):
     fig, ax = plt.subplots(figsize=(3.3, 2.9), layout="constrained")
     draw(ax, table)
+    # Within so small a frame a legend would lie on the curves.
+    ax.get_legend().remove()
+    fig.legend(loc="outside upper left", ncols=2, fontsize=8)
     return fig
 
 
