@@ -57,7 +57,7 @@ def answers(decay, combinations, scale):
 
 @closed
 def _alone(draw, table):
-    fig, ax = plt.subplots(figsize=(3.3, 2.9), layout="constrained")
+    fig, ax = plt.subplots(figsize=(3.3, 3.2), layout="constrained")
     draw(ax, table)
     # Within so small a frame a legend would lie on the curves.
     ax.get_legend().remove()
