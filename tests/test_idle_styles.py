@@ -22,6 +22,7 @@ KEPT = {
     "one that must not be there": ".here:not(.gone){color:red}",
     "one that may be there": ":is(.gone,html) a{color:red}",
     "brackets in brackets": ".here:not(:is(.gone,.lost)):hover{color:red}",
+    "brackets beside a comma": ".here:not(.gone,.lost:is(.x)){color:red}",
     "an attribute": '[class*="gone"]{color:red}',
     "a beginning of a script's": ".bs-tip-auto{color:red}",
     "variables": ":root{--a:1px}",
@@ -58,9 +59,12 @@ def test_words_come_from_pages_and_scripts(tmp_path):
     (tmp_path / "deep" / "a.html").write_text('<i class="fa-solid fa-page">')
     (tmp_path / "a.js").write_text("'fa-script'; `bs-${name}-auto`")
     (tmp_path / "fontawesome.js").write_text("'fa-every'")
+    (tmp_path / "mathjax").mkdir()
+    (tmp_path / "mathjax" / "a.js").write_text("'fa-formula'")
     words, beginnings = idle_styles.named(tmp_path)
     assert words >= {"fa-solid", "fa-page", "fa-script"}
-    assert "fa-every" not in words
+    assert not words & {"fa-every", "fa-formula"}
+    assert idle_styles.named(tmp_path / "mathjax")[0] == {"fa-formula"}
     assert beginnings == ("bs-",)
 
 

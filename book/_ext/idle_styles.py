@@ -31,7 +31,7 @@ def named(folder):
     words, beginnings = set(), set()
     for kind in ("html", "js"):
         for path in Path(folder).rglob(f"*.{kind}"):
-            if path.name in NOT_READ or "mathjax" in path.parts:
+            if path.name in NOT_READ or "mathjax" in path.relative_to(folder).parts:
                 continue
             text = path.read_text("utf-8")
             words.update(WORD.findall(text))
@@ -44,15 +44,15 @@ def without_idle_rules(style, words, beginnings=()):
     """Return a style sheet without the rules that apply to nothing, because a class they ask for is named nowhere."""
 
     def idle(selector):
-        while CHOICE.search(selector):
-            selector = CHOICE.sub("", selector)  # classes that need not be there
         return any(name not in words and not name.startswith(beginnings) for name in CLASS.findall(selector))
 
     def kept(rules):
         for rule in rules:
             if rule.type == "qualified-rule":
                 selectors = tinycss2.serialize(rule.prelude)
-                if not all(map(idle, _separate(selectors))):
+                while CHOICE.search(selectors):
+                    selectors = CHOICE.sub("", selectors)  # classes that need not be there
+                if not all(map(idle, selectors.split(","))):
                     yield rule.serialize()
             elif rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports"):
                 inside = "".join(kept(tinycss2.parse_rule_list(rule.content)))
@@ -62,11 +62,6 @@ def without_idle_rules(style, words, beginnings=()):
                 yield rule.serialize()
 
     return "".join(kept(tinycss2.parse_stylesheet(style)))
-
-
-def _separate(selectors):
-    # At commas that are not in brackets; names of classes have none.
-    return re.split(r",(?![^(\[]*[)\]])", selectors)
 
 
 def with_small_fonts(style, folder):

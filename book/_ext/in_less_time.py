@@ -9,7 +9,7 @@ import importlib
 import os
 
 SILENT = ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex", "pydata_sphinx_theme")
-MOST = 4  # processes: each holds the pages that have been read, and imports torch
+MOST = 4  # processes: each holds a part of the pages
 
 
 def setup(app):
