@@ -17,7 +17,7 @@ EXTERNAL = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", 
 
 def book(folder, extensions):
     pages = "\n".join(["api/index", *(f"api/{name}" for name in MODULES)])
-    settings = "html_theme = 'sphinx_book_theme'; html_copy_source = False; suppress_warnings = ['autodoc']"
+    settings = "html_theme = 'sphinx_book_theme'; html_copy_source = False"
     source = begin(folder, extensions, f"# Book\n\n```{{toctree}}\n:numbered:\n{pages}\n```\n", settings)
     (source / "api").mkdir()
     (source / "api" / "index.md").write_text("# All\n\n## One\n\n### Two\n")

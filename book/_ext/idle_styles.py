@@ -1,4 +1,4 @@
-"""Leave out of the theme's styles what nothing in the book names: two thirds of the rules, nearly all of the icons.
+"""Leave out of the theme's styles what nothing in the book names: most of the rules, and nearly all of the icons.
 
 Sphinx copies the theme's styles and fonts anew in every build; this runs when all pages are written. What counts as
 named is generous: a word of any page or script, wherever it stands.
