@@ -5,6 +5,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EvidenceError",
     "FetchError",
     "MemberMismatchError",
     "MergeError",
@@ -85,6 +86,10 @@ class ProbeError(WamlibError, ValueError):
 
 class CheckpointError(WamlibError):
     """A file of weights is damaged or is not what its record says."""
+
+
+class EvidenceError(WamlibError, LookupError):
+    """A record of evidence is not there, or was measured by other code."""
 
 
 class RunNotFoundError(WamlibError, LookupError):

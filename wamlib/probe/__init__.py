@@ -6,7 +6,7 @@ from .flatness import filter_normalised_direction, loss_along, top_hessian_eigen
 from .line import Barrier, barrier, barrier_height
 from .lipschitz import local_lipschitz
 from .magnitude import SCOPES, distance, layers, scale, weight_norm
-from .norms import layer_norms, rescale_to
+from .norms import layer_norms, relative_distance, rescale_to
 from .plane import Plane, plane
 from .second_order import second_order_gap
 from .similarity import first_layer, layer_cosines
@@ -44,6 +44,7 @@ __all__ = [
     "loss_along",
     "plane",
     "reliability",
+    "relative_distance",
     "rescale_to",
     "risk_coverage",
     "scale",

@@ -1,11 +1,13 @@
 """The norm of every learnable tensor, measured and set."""
 
 import math
+from statistics import fmean
 
 from ..errors import ProbeError
-from ..merge import is_learnable
+from ..merge import is_learnable, uniform_soup
+from .magnitude import distance, weight_norm
 
-__all__ = ["layer_norms", "rescale_to"]
+__all__ = ["layer_norms", "relative_distance", "rescale_to"]
 
 
 def layer_norms(state):
@@ -21,6 +23,21 @@ def layer_norms(state):
         In the order of the state; running statistics of BatchNorm are left out.
     """
     return {key: tensor.double().norm().item() for key, tensor in state.items() if is_learnable(key)}
+
+
+def relative_distance(members):
+    """Return how far members are from their soup: mean distance of the weights over the norm of the soup.
+
+    Parameters
+    ----------
+    members : sequence of dict of str to Tensor
+
+    Returns
+    -------
+    float
+    """
+    soup = uniform_soup(members)
+    return fmean(distance(member, soup) for member in members) / weight_norm(soup)
 
 
 def rescale_to(state, norms):
