@@ -15,7 +15,7 @@ from .errors import EvidenceError
 from .predictions import digest
 from .storage import write_atomically
 
-__all__ = ["Evidence", "Published", "Record", "publish"]
+__all__ = ["Evidence", "Published", "Record", "publish", "read_record"]
 
 LARGEST = 450_000  # bytes of a published table: it is committed
 TEXT = ":text"  # ends the name of a column of words in a published table
@@ -85,6 +85,7 @@ class Evidence:
 
     def __init__(self, root=None):
         self.root = Path(root) if root is not None else home() / "evidence"
+        self.used = set()  # files of the records that were asked for
 
     def get(self, measure, runs, arguments, compute):
         """Return the record of a measure of one pool.
@@ -120,7 +121,14 @@ class Evidence:
             columns = compute().to_dict("list")
             text = json.dumps({**key, "made": _made_here(), "columns": columns}).encode()  # to the last bit
             _keep(path, text)
+        self.used.add(path)
         return Record(**json.loads(text))
+
+
+def read_record(path):
+    """Return a record from its file, or None where it is gone or damaged."""
+    text = _read(Path(path))
+    return None if text is None else Record(**json.loads(text))
 
 
 class Published:

@@ -7,6 +7,7 @@ import numpy as np
 __all__ = [
     "Discordance",
     "Interval",
+    "interval_text",
     "mcnemar",
     "mean_interval",
     "paired_difference",
@@ -159,3 +160,23 @@ def replicas_needed(values, bound, level=0.95, most=10_000):
     n = np.arange(len(values) + 1, most)
     enough = stats.t.ppf(0.5 + level / 2, n - 1) * spread / np.sqrt(n) < distance
     return int(n[enough.argmax()]) if enough.any() else most
+
+
+def interval_text(values, digits=1, signed=True):
+    """Return a mean with its 95 % interval as a table shows it: ``"+0.5 [+0.2, +0.8]"``.
+
+    Parameters
+    ----------
+    values : array_like, shape (replica,)
+    digits : int
+        Behind the point.
+    signed : bool
+        Whether a positive number has its sign.
+
+    Returns
+    -------
+    str
+    """
+    sign = "+" if signed else ""
+    mean, low, high = (f"{number:{sign}.{digits}f}" for number in mean_interval(values)[:3])
+    return f"{mean} [{low}, {high}]"

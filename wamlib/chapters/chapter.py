@@ -14,8 +14,7 @@ from ..errors import ConfigError
 from ..evidence import Evidence, Published
 from ..pools import Pool
 from ..predictions import Predictions
-from ..runs import RunStore
-from .parameters import Parameters, defaults, notebook
+from .parameters import PUBLISHED, Parameters, defaults, notebook
 from .sweep import given, module
 
 __all__ = ["NAMES", "Chapter", "begin"]
@@ -64,7 +63,7 @@ class Chapter:
         self.number = notebook(name).stem.partition("_")[0]
         self.groups = self.module.runs(p)
         self.evidence = Published(EVIDENCE) if p.published else Evidence()
-        self._begin, self._records, self._pools = time.perf_counter(), {}, {}
+        self._begin, self._pools = time.perf_counter(), {}
 
     @classmethod
     def of(cls, name, **overrides):
@@ -84,24 +83,33 @@ class Chapter:
         Parameters
         ----------
         *key : str and int
-            As in `groups`; the end may be left out where only one pool begins so.
+            As in `groups`. Where the end is left out it is the first pool that begins so.
 
         Raises
         ------
         ConfigError
-            If no pool, or more than one, begins so; or if nothing is to be trained.
+            If no pool begins so, or if nothing is to be trained.
         """
         if self.p.published:
-            raise ConfigError("cannot open a pool", item=str(key), got="the profile 'published', which trains nothing",
-                              wanted="a profile that trains", fix="Run the chapter with another profile.")  # fmt: skip
-        found = [name for name in self.groups if name[: len(key)] == key]
-        if len(found) != 1:
-            raise ConfigError("cannot open a pool", item=str(key), got=f"{len(found)} pools that begin so",
-                              wanted=f"one of {len(self.groups)}, such as {next(iter(self.groups), None)}",
-                              fix="Correct the key.")  # fmt: skip
-        if found[0] not in self._pools:
-            self._pools[found[0]] = Pool(self._finished[found[0]], predictions=Predictions())
-        return self._pools[found[0]]
+            raise ConfigError(
+                "cannot open a pool",
+                item=str(key),
+                got=f"the profile {PUBLISHED!r}, which trains nothing",
+                wanted="a profile that trains",
+                fix="Run the chapter with another profile.",
+            )
+        place = next((name for name in self.groups if name[: len(key)] == key), None)
+        if place is None:
+            raise ConfigError(
+                "cannot open a pool",
+                item=str(key),
+                got="no pool of this chapter that begins so",
+                wanted=f"one of {len(self.groups)}, such as {next(iter(self.groups), None)}",
+                fix="Correct the key, or add the pool to the parameters.",
+            )
+        if place not in self._pools:
+            self._pools[place] = Pool(self._finished[place], predictions=Predictions())
+        return self._pools[place]
 
     def groups_where(self, **values):
         """Return the groups whose key has one of the given values under each name, as a dict.
@@ -156,19 +164,15 @@ class Chapter:
 
     def _record(self, measure, key, configs, arguments):
         if self.p.published:
-            record = self.evidence.get(measure, [config.run_id for config in configs], arguments)
-        else:
-            runs = [] if key is None else self._finished[key]
-            pool = [] if key is None else [self.pool(*key)]
-            record = self.evidence.get(measure, runs, arguments, lambda: measure(*pool, **arguments))
-        self._records[record.name] = record
-        return record
+            return self.evidence.get(measure, [config.run_id for config in configs], arguments)
+        if key is None:
+            return self.evidence.get(measure, [], arguments, lambda: measure(**arguments))
+        return self.evidence.get(measure, self._finished[key], arguments, lambda: measure(self.pool(*key), **arguments))
 
     def images(self, dataset):
         """Return what a table or a sentence needs to know of the images of a data set, one row; see `describe`."""
-        groups = {key: group for key, group in self.groups.items() if group[0].dataset == dataset}
-        key = next(iter(groups))
-        return self._record(describe, key, groups[key][:1] and groups[key], {}).rows.iloc[0]
+        key, configs = next((key, group) for key, group in self.groups.items() if group[0].dataset == dataset)
+        return self._record(describe, key, configs, {}).rows.iloc[0]
 
     # ---- What it writes ----------------------------------------------------------------------------------------------
 
@@ -218,8 +222,9 @@ class Chapter:
         for name, value in said.items():
             glue(name, value, display=False)
         (self.folder / f"numbers_{self.number}.json").write_text(json.dumps(said, indent=1) + "\n")
-        paths = [record.path for record in self._records.values() if record.path]
-        (self.folder / f"records_{self.number}.json").write_text(json.dumps(paths, indent=0) + "\n")
+        if not self.p.published:
+            paths = sorted(map(str, self.evidence.used))
+            (self.folder / f"records_{self.number}.json").write_text(json.dumps(paths, indent=0) + "\n")
 
     def costs(self):
         """Return ``n_runs`` and ``training``, the number of the chapter's runs and their core-seconds."""
@@ -233,7 +238,7 @@ class Chapter:
 
 
 def describe(pool):
-    """Return one row about the images of a pool: title, classes (a list), sizes of the three splits, and of an image."""
+    """Return one row about the images of a pool: title, classes (JSON), sizes of the splits and of an image."""
     dataset = pool.dataset
     height, width = dataset.image_size
     row = {
