@@ -7,9 +7,9 @@ from pathlib import Path
 
 __all__ = ["hosts", "script_problems"]
 
-FOLDER = Path(__file__).parents[2] / "wamlib" / "plot" / "interactive"
+FOLDER = Path(__file__).parents[2] / "wamlib"
 # As wamlib.plot.interactive.fragment puts them together; to import it would load matplotlib.
-SOURCES = {path.stem: path.read_text("utf-8") for path in FOLDER.glob("*.js")}
+SOURCES = {path.stem: path.read_text("utf-8") for path in FOLDER.rglob("*.js")}
 FIGURES = {f'(() => {{\n"use strict";\n{SOURCES["fragment"]}{text}}})();' for text in SOURCES.values()}
 # Inline scripts of the theme and its extensions, as _ext/mended.py leaves them: word for word, but for settings. They
 # are named, not found by where they stand: an output may close the element it is in.

@@ -33,10 +33,10 @@ class InteractiveFigure:
         return self._page
 
 
-def interactive_figure(kind, body, data, *, static, alt):
+def interactive_figure(kind, body, data, *, static, alt, folder=HERE):
     """Assemble the fragment of one kind of figure; ``{id}`` in its body is an id of its own.
 
-    Equal arguments give equal bytes. Where scripts do not run, ``static`` stands.
+    Its script and style, ``<kind>.js`` and ``<kind>.css``, lie in ``folder``, beside the code that knows them. Equal arguments give equal bytes. Where scripts do not run, ``static`` stands.
     """
     require(alt.strip(), "the figure needs an alt text that says what it shows")
     # "<" is escaped, for a name like "</script>" would end the data.
@@ -51,19 +51,20 @@ def interactive_figure(kind, body, data, *, static, alt):
         png=png,
         data=text,
         alt=words,
-        css=_both(kind, "css"),
-        js=script(kind),
+        css=_both(kind, "css", folder),
+        js=script(kind, folder),
     )
     return InteractiveFigure(page, alt)
 
 
-def script(kind):
+def script(kind, folder=HERE):
     """Return the script of one kind of figure. `book/tools/check_scripts.py` knows it, and no other."""
-    return f'(() => {{\n"use strict";\n{_both(kind, "js")}}})();'
+    return f'(() => {{\n"use strict";\n{_both(kind, "js", folder)}}})();'
 
 
-def _both(kind, suffix):
-    return "".join((HERE / f"{stem}.{suffix}").read_text("utf-8") for stem in ("fragment", kind))
+def _both(kind, suffix, folder):
+    files = HERE / f"fragment.{suffix}", Path(folder) / f"{kind}.{suffix}"
+    return "".join(path.read_text("utf-8") for path in files)
 
 
 def require(holds, sentence):
