@@ -148,13 +148,16 @@ class Pool:
 
         return choose(offered, score)
 
-    def networks(self, kinds=("uniform soup",)):
+    def networks(self, kinds=("uniform soup",), *, as_they_stand=False):
         """Return the weights of the members and of soups by name, BatchNorm of the soups recalibrated.
 
         Parameters
         ----------
         kinds : sequence of str
-            Of "uniform soup" and "greedy soup". A greedy soup of one member is that member as it stands.
+            Of "uniform soup" and "greedy soup". A greedy soup of one member is that member as it stands; one of all
+            members is the uniform soup itself, the same object, if that was asked for before.
+        as_they_stand : bool
+            As for `greedy`.
 
         Returns
         -------
@@ -166,9 +169,13 @@ class Pool:
             if kind == "uniform soup":
                 found[kind] = self.recalibrated(self.soup())
             elif kind == "greedy soup":
-                greedy = self.greedy()
-                alone = len(greedy.accepted) == 1
-                found[kind] = self.states[greedy.accepted[0]] if alone else self.recalibrated(greedy.state)
+                greedy = self.greedy(as_they_stand=as_they_stand)
+                if len(greedy.accepted) == 1:
+                    found[kind] = self.states[greedy.accepted[0]]
+                elif len(greedy.accepted) == len(self) and "uniform soup" in found:
+                    found[kind] = found["uniform soup"]
+                else:
+                    found[kind] = self.recalibrated(greedy.state)
             else:
                 raise ProbeError(
                     "cannot make a network of a pool",
