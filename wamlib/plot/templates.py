@@ -26,7 +26,7 @@ def picture_grid(rows, columns, *, unit="weight"):
         What red and blue stand for.
     """
     heads = columns if isinstance(columns, dict) else {next(iter(rows)): columns}
-    fig, axes = _grid(len(rows), len(next(iter(heads.values()))))
+    fig, axes = empty_grid(len(rows), len(next(iter(heads.values()))))
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for ax, name in zip(line, heads.get(label, ()), strict=False):
             ax.set_title(name.replace(" + ", "\n+ "), fontsize=9)
@@ -69,7 +69,7 @@ def stretched_grid(rows, columns):
     columns : sequence of str
         Labels over the columns.
     """
-    fig, axes = _grid(len(rows), len(columns))
+    fig, axes = empty_grid(len(rows), len(columns))
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for ax, picture in zip(line, np.asarray(pictures, dtype=float), strict=True):
             low, high = picture.min(), picture.max()
@@ -88,7 +88,8 @@ def stretched_grid(rows, columns):
     return fig
 
 
-def _grid(n_rows, n_columns):
+def empty_grid(n_rows, n_columns):
+    """Return a figure and its axes for lines of pictures, without ticks and frames."""
     size = (0.92 * n_columns + 0.9, 1.02 * n_rows + 0.35)
     fig, axes = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.flat:
