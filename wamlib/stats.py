@@ -10,6 +10,7 @@ __all__ = [
     "interval_text",
     "mcnemar",
     "mean_interval",
+    "number_text",
     "paired_difference",
     "permutation_p",
     "replicas_needed",
@@ -180,3 +181,21 @@ def interval_text(values, digits=1, signed=True):
     sign = "+" if signed else ""
     mean, low, high = (f"{number:{sign}.{digits}f}" for number in mean_interval(values)[:3])
     return f"{mean} [{low}, {high}]"
+
+
+def number_text(value, form="+z.1f", unknown="(not measured)"):
+    """Return a number as a sentence says it, or words for one that could not be measured.
+
+    Parameters
+    ----------
+    value : float
+    form : str
+        Of `format`.
+    unknown : str
+        What stands for NaN.
+
+    Returns
+    -------
+    str
+    """
+    return unknown if np.isnan(value) else f"{value:{form}}"
