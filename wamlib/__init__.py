@@ -15,6 +15,7 @@ __all__ = [
     "claims",
     "combinations",
     "config",
+    "costs",
     "data",
     "ensemble",
     "errors",
