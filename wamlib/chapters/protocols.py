@@ -171,7 +171,7 @@ def tables(here):
     evaluated = here.rows(steps_of_evaluation, evaluated, n_selection=N_SELECTION)
     steps = pd.concat([trained, evaluated])
     # The steps of an architecture and replica one after the other.
-    steps = pd.concat([part for _, part in steps.groupby(["model", "replica"], sort=False)])
+    steps = pd.concat([part for _, part in steps.groupby(["model", "replica"], sort=False)], ignore_index=True)
     alone = here.rows(train_mode_gaps, here.groups_where(arm="this book's recipe"), sizes=[p.n_pool_members])
     many = here.groups_where(arm=[STARTS[0], STARTS[2]])
     growth = here.rows(train_mode_gaps, many, sizes=[2, p.n_many]).rename(columns={"arm": "start"})
@@ -275,7 +275,8 @@ def numbers(here, tables):
         "normalisation_cost": cost, "normalisation_back": back,
         "normalisation_said": f"{cost:.0f} and {back:.0f} points in {title(with_norm)}" if with_norm else
                               "not measured here, where no architecture has it",
-        "n_models": len(p.protocol_models), "n_replicas": p.n_replicas, "n_members": p.n_pool_members, "n_many": p.n_many,
+        "n_models": len(p.protocol_models), "n_replicas": p.n_replicas, "n_members": p.n_pool_members,
+        "n_many": p.n_many,
     }  # fmt: skip
 
 
