@@ -1,11 +1,15 @@
 """Tiny members and data sets, and independent float64 references that share no code with wamlib."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from conftest import tiny
 from torch import nn
 
 from wamlib import data, models
+from wamlib.chapters import Chapter
+from wamlib.evidence import Evidence
+from wamlib.pools import Pool
 from wamlib.predictions import fingerprint
 from wamlib.runs import Run
 
@@ -99,3 +103,32 @@ def eval_logits(module, split):
     """The logits of a model in eval mode, all images at once."""
     with torch.no_grad():
         return module.eval()(split.normalize(split.images)).float()
+
+
+def untrained_chapter(name, dataset, folder, **parameters):
+    """A chapter at work on runs that nobody trained, so that it can be tried with any architectures in seconds."""
+    here = Chapter.of(name, **{"profile": "test", "dataset": "digits", "n_replicas": 2, **parameters})
+    here.evidence, here._finished, here.folder = Evidence(folder), {}, folder
+    for index, (key, configs) in enumerate(here.groups.items()):
+        runs = untrained(configs[0].model, dataset, len(configs), spread=0.1 + 0.01 * index)
+        for run in runs:
+            run.record.update(split_hash="", seconds=1.0)
+        here._finished[key], here._pools[key] = runs, Pool(runs, dataset)
+    return here
+
+
+def check_drawing(fig, folder):
+    """What every figure must be: closed, small, no panel empty, no title of its own, no point outside its panel."""
+    assert not plt.get_fignums()  # else a notebook would show it twice
+    assert fig.get_suptitle() == ""
+    for ax in fig.axes:
+        blank = not ax.axison or [text.get_text() for text in ax.texts] == ["not defined"]
+        assert blank or ax.lines or ax.collections or ax.images, "a panel is empty"
+        low, high = sorted(ax.get_ylim())
+        for line in ax.lines:
+            values = np.asarray(line.get_ydata(), dtype=float)
+            # The ends of intervals may: an error below 0 does not exist.
+            if line.get_transform() == ax.transData and line.get_marker() not in ("_", "|"):
+                assert ((values >= low) & (values <= high))[np.isfinite(values)].all(), line.get_label()
+    fig.savefig(folder / "x.svg")
+    assert (folder / "x.svg").stat().st_size < 500_000
