@@ -11,12 +11,12 @@ from ..merge.batchnorm import Moments, mean_and_variance
 from ..merge.soups import check_weights
 from .graph import FIXED, trace
 
-__all__ = ["repair"]
+__all__ = ["repair", "unit_statistics"]
 
 SMALLEST = 1e-8  # a unit whose spread is below this is constant
 
 
-def repair(model, members, batches, weights=None):
+def repair(model, members, batches, weights=None, statistics=None):
     """Rescale the hidden units of a merged network to the members' means and spreads, in place.
 
     With :math:`m, s` the mean and the standard deviation of a unit in the merged
@@ -43,6 +43,9 @@ def repair(model, members, batches, weights=None):
         are corrected batch by batch while later layers are measured. No labels.
     weights : sequence of float, or None
         The shares that they were merged with; None means equal ones.
+    statistics : list of dict, or None
+        What `unit_statistics` says of these members and batches, where several mixtures of them are
+        repaired; None measures it.
 
     Returns
     -------
@@ -69,22 +72,28 @@ def repair(model, members, batches, weights=None):
             "cannot repair a merged network", item="batches", got="none", wanted="batches of images",
             fix="Pass training images; labels are not needed.",
         )  # fmt: skip
-    sites = _sites(model)
-    network = copy.deepcopy(model).eval()
-    found = []
-    for member in members:
-        network.load_state_dict(member)
-        found.append(_measure(network, sites, batches))
+    found = unit_statistics(model, members, batches) if statistics is None else statistics
+    sites = list(found[0])
     targets = {
         site: [sum(w * one[site][part] for w, one in zip(shares, found, strict=True)) for part in (0, 1)]
         for site in sites
     }
-    network.load_state_dict(model.state_dict())
+    network = copy.deepcopy(model).eval()
     measured = _measure(network, sites, batches, targets)
     with torch.no_grad():
         for site in sites:
             _fold(model.get_submodule(site), *measured[site], *targets[site])
     return model
+
+
+def unit_statistics(model, members, batches):
+    """Return of each member, by the layers of `repair`, mean and standard deviation of every unit."""
+    sites, network = _sites(model), copy.deepcopy(model).eval()
+    found = []
+    for member in members:
+        network.load_state_dict(member)
+        found.append(_measure(network, sites, batches))
+    return found
 
 
 def _sites(model):
