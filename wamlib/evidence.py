@@ -80,11 +80,11 @@ class Evidence:
     Parameters
     ----------
     root : str or Path or None
-        Folder; None means ``evidence`` in `wamlib.config.home`. It may be deleted at any time.
+        Folder; None means ``records`` in `wamlib.config.home`. It may be deleted at any time.
     """
 
     def __init__(self, root=None):
-        self.root = Path(root) if root is not None else home() / "evidence"
+        self.root = Path(root) if root is not None else home() / "records"
         self.used = set()  # files of the records that were asked for
 
     def get(self, measure, runs, arguments, compute):

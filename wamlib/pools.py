@@ -44,7 +44,10 @@ class Pool:
     def __init__(self, runs, dataset=None, *, n_test=None, n_selection=None, predictions=None, device="auto"):
         self.runs, self.predictions = list(runs), predictions
         self.model = self.runs[0].config.model
-        dataset = images_of(self.runs[0].config) if dataset is None else dataset
+        if dataset is None:
+            dataset = images_of(self.runs[0].config)
+            for run in self.runs:
+                run.check_images(dataset)  # a folder may hold other images than when they were trained
         cut = {
             name: getattr(dataset, name).take(slice(0, n))
             for name, n in (("test", n_test), ("selection", n_selection))

@@ -1,7 +1,6 @@
 """One chapter at work: its parameters, its pools, and the tables, numbers and verdicts that it writes."""
 
 import json
-import math
 import time
 from functools import cached_property
 from pathlib import Path
@@ -250,10 +249,5 @@ def describe(pool):
 
 
 def _plain(value):
-    """Return a number of any kind as one that JSON and a formatted text know."""
-    if isinstance(value, (str, bool)) or value is None:
-        return value
-    if isinstance(value, int) or (hasattr(value, "dtype") and value.dtype.kind in "iu"):
-        return int(value)
-    value = float(value)
-    return value if math.isfinite(value) else math.nan
+    """Return a number of numpy or torch as one of Python; words as they are."""
+    return value.item() if hasattr(value, "item") else value

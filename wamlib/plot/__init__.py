@@ -3,12 +3,11 @@
 from .architectures import gains_by_model, gap_vs_error
 from .curves import error_along_path, error_vs_members
 from .gaps import explained_gap, gap_vs_distance
-from .interactive import Mixture, Quantity, mixing_figure, plane_figure, walk_figure
+from .interactive import Mixture, Quantity, mixing_figure, walk_figure
 from .landscape import loss_landscape
 from .members import learning_curves, member_strip
 from .merging import alignment_paths, barrier_vs_width, merge_differences, recalibration_curves, spread_by_depth
 from .overview import answers, summary
-from .plane import error_over_plane
 from .protocol import waterfall
 from .recipe import cost_vs_error, option_gains, predicted_gain
 from .regulariser import loss_around, norms_vs_members, shrinking_gains
@@ -32,7 +31,6 @@ __all__ = [
     "decay_trade_off",
     "detection_marks",
     "error_along_path",
-    "error_over_plane",
     "error_vs_coverage",
     "error_vs_members",
     "explained_gap",
@@ -52,7 +50,6 @@ __all__ = [
     "norms_vs_members",
     "option_gains",
     "picture_grid",
-    "plane_figure",
     "predicted_gain",
     "recalibration_curves",
     "reliability_diagram",

@@ -36,7 +36,8 @@ class InteractiveFigure:
 def interactive_figure(kind, body, data, *, static, alt, folder=HERE):
     """Assemble the fragment of one kind of figure; ``{id}`` in its body is an id of its own.
 
-    Its script and style, ``<kind>.js`` and ``<kind>.css``, lie in ``folder``, beside the code that knows them. Equal arguments give equal bytes. Where scripts do not run, ``static`` stands.
+    Its script and style, ``<kind>.js`` and ``<kind>.css``, lie in ``folder``, beside the code that knows them. Equal
+    arguments give equal bytes. Where scripts do not run, ``static`` stands.
     """
     require(alt.strip(), "the figure needs an alt text that says what it shows")
     # "<" is escaped, for a name like "</script>" would end the data.
