@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-__all__ = ["imports", "version"]
+__all__ = ["imports", "path_of", "version"]
 
 PACKAGE = Path(__file__).parent
 # What objects are made of, whoever hands them over: a measure is given a pool and calls its methods.
@@ -68,12 +68,12 @@ def imports(module):
             for target in _targets(node, name, is_package).values():
                 place = target if isinstance(target, str) else target[0]
                 ahead.append(place)
-                if not isinstance(target, str) and _path(f"{place}.{target[1]}"):
+                if not isinstance(target, str) and path_of(f"{place}.{target[1]}"):
                     ahead.append(f"{place}.{target[1]}")
     return dict(sorted(found.items()))
 
 
-def _path(module):
+def path_of(module):
     """Return the file of a module of this package, or None."""
     parts = module.split(".")
     if parts[0] != "wamlib":
@@ -87,7 +87,7 @@ def _path(module):
 
 @cache
 def _parsed(module):
-    path = _path(module)
+    path = path_of(module)
     return ast.parse(path.read_text("utf-8")), path.name == "__init__.py"
 
 
@@ -106,7 +106,7 @@ def _targets(node, module, is_package):
     if base.split(".")[0] != "wamlib":
         return {}
     return {
-        alias.asname or alias.name: f"{base}.{alias.name}" if _path(f"{base}.{alias.name}") else (base, alias.name)
+        alias.asname or alias.name: f"{base}.{alias.name}" if path_of(f"{base}.{alias.name}") else (base, alias.name)
         for alias in node.names
     }
 
@@ -132,7 +132,7 @@ def _follow(module, name, found):
     ahead = [(module, name)]
     while ahead:
         module, name = place = ahead.pop()
-        if place in found or module == "wamlib.errors" or _path(module) is None:
+        if place in found or module == "wamlib.errors" or path_of(module) is None:
             continue
         defined, brought = _contents(module)
         if name in defined:
@@ -142,7 +142,7 @@ def _follow(module, name, found):
         elif name in brought:
             target = brought[name]
             ahead += _whole(target) if isinstance(target, str) else [target]
-        elif _path(f"{module}.{name}"):
+        elif path_of(f"{module}.{name}"):
             ahead += _whole(f"{module}.{name}")
 
 

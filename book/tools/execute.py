@@ -5,6 +5,8 @@ cost seconds, for it needs torch.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import yaml
 from traitlets.config import Config
 
 from wamlib import errors
-from wamlib.errors import ConfigError, WamlibError
+from wamlib.errors import ConfigError, EvidenceError, WamlibError
+
+PUBLISHED = "published"  # the profile that trains nothing, see wamlib.chapters
+EXPERIMENTS = Path(__file__).parents[2] / "data" / "evidence" / "experiments.json"
 
 # jsonschema would build a grammar of web addresses as it is imported, which takes longer than all the rest together;
 # it does without if this package is not there, and a notebook has no such addresses to be checked.
@@ -37,11 +43,12 @@ def main(notebook, output, params=None):
     overrides = {name: value for name, value in overrides.items() if name in known}
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}.partial.ipynb")
+    experiments = recorded(notebook) if overrides.get("profile") == PUBLISHED else None
     begin = time.perf_counter()
     print(f"  {notebook.stem}: running", flush=True)
     try:
         papermill.execute_notebook(
-            str(notebook),
+            str(notebook) if experiments is None else str(without_experiments(notebook, partial)),
             str(partial),
             parameters=overrides,
             cwd=str(notebook.parent),
@@ -68,9 +75,56 @@ def main(notebook, output, params=None):
             file=sys.stderr,
         )
         return 1
+    if experiments is not None:
+        fill_in(partial, experiments)
     os.replace(partial, output)
     print(f"  {notebook.stem}: done in {time.perf_counter() - begin:.0f} s", flush=True)
     return 0
+
+
+def recorded(notebook):
+    """Return the published outputs of a chapter's experiments, by the digest of each cell's source."""
+    kept = json.loads(EXPERIMENTS.read_text("utf-8")) if EXPERIMENTS.is_file() else {}
+    outputs = kept.get(notebook.stem, {})
+    for cell in experiments_of(nbformat.read(notebook, as_version=4)):
+        if digest(cell) not in outputs:
+            raise EvidenceError(
+                "cannot draw a chapter from published records",
+                item=f"{notebook}, the cell tagged 'experiment'",
+                got=f"no output of this cell in {EXPERIMENTS}",
+                wanted="one",
+                fix="Run `make book`, which executes the cell, and `make findings` to publish what it says.",
+            )
+    return outputs
+
+
+def experiments_of(book):
+    """Return the cells that need trained networks."""
+    return [cell for cell in book.cells if "experiment" in cell.metadata.get("tags", [])]
+
+
+def digest(cell):
+    return hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+
+
+def without_experiments(notebook, partial):
+    """Write a copy of a notebook whose experiments are not executed, and return its path."""
+    book = nbformat.read(notebook, as_version=4)
+    for cell in experiments_of(book):
+        cell.metadata.tags.append("skip-execution")
+    copy = partial.with_suffix(".input.ipynb")
+    nbformat.write(book, copy)
+    return copy
+
+
+def fill_in(path, outputs):
+    """Put the published outputs behind the experiments of an executed notebook."""
+    book = nbformat.read(path, as_version=4)
+    for cell in experiments_of(book):
+        cell.metadata.tags.remove("skip-execution")
+        cell.outputs = [nbformat.from_dict(output) for output in outputs[digest(cell)]]
+    nbformat.write(book, path)
+    path.with_suffix(".input.ipynb").unlink()
 
 
 def execute_here(notebook, output, params):

@@ -62,7 +62,7 @@ class Chapter:
         self.number = notebook(name).stem.partition("_")[0]
         self.groups = self.module.runs(p)
         self.evidence = Published(EVIDENCE) if p.published else Evidence()
-        self._begin, self._pools = time.perf_counter(), {}
+        self._begin, self._pools, self._saved = time.perf_counter(), {}, []
 
     @classmethod
     def of(cls, name, **overrides):
@@ -185,6 +185,7 @@ class Chapter:
     def save(self, table, name):
         """Write a table to ``tables/<profile>/<name>.csv`` in `wamlib.config.home`, and return it."""
         table.to_csv(self.folder / f"{name}.csv", index=False, float_format="%.6g")
+        self._saved = list(dict.fromkeys([*self._saved, name]))
         return table
 
     def judge(self, measures):
@@ -209,10 +210,10 @@ class Chapter:
         glue(name, figure, display=False)
 
     def say(self, numbers):
-        """Keep numbers and words for the places in the text that name them, and write them beside the tables.
+        """Keep numbers and words for the places in the text that name them.
 
         Every chapter also says ``n_runs`` and ``training`` (core-seconds of its runs), and ``redraw`` (seconds since it
-        began).
+        began). They, and the names of the tables and records that were used, are written to ``chapter_NN.json``.
         """
         from myst_nb import glue
 
@@ -220,10 +221,9 @@ class Chapter:
         said = {name: _plain(value) for name, value in said.items()}
         for name, value in said.items():
             glue(name, value, display=False)
-        (self.folder / f"numbers_{self.number}.json").write_text(json.dumps(said, indent=1) + "\n")
-        if not self.p.published:
-            paths = sorted(map(str, self.evidence.used))
-            (self.folder / f"records_{self.number}.json").write_text(json.dumps(paths, indent=0) + "\n")
+        records = [] if self.p.published else sorted(map(str, self.evidence.used))
+        written = {"chapter": self.name, "numbers": said, "tables": self._saved, "records": records}
+        (self.folder / f"chapter_{self.number}.json").write_text(json.dumps(written, indent=1) + "\n")
 
     def costs(self):
         """Return ``n_runs`` and ``training``, the number of the chapter's runs and their core-seconds."""
