@@ -2,7 +2,7 @@
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
 ``collect.py --publish`` copies the laptop run's numbers into README.md, book/speed.md and data/results/laptop/; with
-``--profile gpu`` those of that profile into data/results/gpu/, with the device, versions and commit they were made with.
+``--profile gpu`` those of that profile into data/results/gpu/, with the device, versions and commit of their making.
 """
 
 import argparse
