@@ -191,7 +191,7 @@ def build(folder, outputs):
     """Build a book of one page, in the style of the real one, whose one cell has these outputs; return its HTML."""
     config = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
     del config["sphinx"]["local_extensions"]["findings"]  # the numbers of the chapters, of which there are none
-    for name in ("_ext", "_static"):
+    for name in ("_ext", "_static", "_templates"):
         shutil.copytree(ROOT / "book" / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "book" / "references.bib", folder)
     (folder / "_config.yml").write_text(yaml.safe_dump(config))

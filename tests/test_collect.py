@@ -24,7 +24,9 @@ def checkout(tmp_path, monkeypatch):
     rows = [claims.measure("C1", "own", [0.9, 0.91, 0.9], bound=0, unit="correlation", dataset="digits")]
     pd.DataFrame(rows).to_csv(tables / "laptop" / "claims.csv", index=False)
     (tables / "laptop" / "soups.csv").write_text("gain\n1.25\n")
-    (tmp_path / "README.md").write_text("<!-- n: soup_gain:.1f -->0<!-- /n -->\n")
+    (tmp_path / "book").mkdir()
+    for name in collect.FILLED:
+        (tmp_path / name).write_text("<!-- n: soup_gain:.1f -->0<!-- /n -->\n")
     (tmp_path / "CHANGELOG.md").write_text("## Unreleased\n\n### Results changed\n\n- C1\n")
     monkeypatch.setattr(collect, "published_numbers", lambda: json.loads((results / "findings.json").read_text()))
     return tmp_path
@@ -38,7 +40,7 @@ def test_the_laptop_run_is_published(checkout):
     assert collect.publish("laptop") == 0
     copied = sorted(path.name for path in (checkout / "results").iterdir())
     assert copied == ["claims.csv", "findings.json", "soups.csv", "summary.png"]
-    assert "-->1.2<!--" in (checkout / "README.md").read_text()
+    assert all("-->1.2<!--" in (checkout / name).read_text() for name in collect.FILLED)
 
 
 def test_another_profile_is_not(checkout, capsys):

@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import collect
 import pytest
 import yaml
 from used_in import thing_of
@@ -191,14 +192,26 @@ def test_python_blocks_of_the_readme_run():
         exec(compile(block, "README.md", "exec"), {})
 
 
-def test_numbers_of_the_readme_are_those_of_the_published_run():
+@pytest.mark.parametrize(("name", "least"), [("README.md", 5), ("book/speed.md", 80)])
+def test_numbers_of_the_readme_and_the_page_of_speed_are_those_that_are_published(name, least):
+    text, numbers = (ROOT / name).read_text(), collect.published_numbers()
+    assert name in collect.FILLED
+    assert text.count("<!-- n: ") >= least
+    assert collect.fill(text, numbers) == text, "run `make findings`"
+    # The twin: each number is one that would change, and none was typed beside its name.
+    assert collect.fill(text, dict.fromkeys(numbers, -12345)).count("-12") >= text.count("<!-- n: ")
 
-    from collect import fill, published_numbers
 
-    numbers = published_numbers()
-    assert README.count("<!-- n: ") >= 5
-    assert fill(README, numbers) == README, "run `make findings`"
-    assert fill(README, dict.fromkeys(numbers, -12345)) != README  # the twin: a typed number would stay
+@pytest.mark.parametrize("name", collect.FILLED)
+def test_no_line_begins_with_the_name_of_a_number(name):
+    # There Markdown begins a block of HTML, and the words behind it are no longer in the paragraph.
+    assert not re.findall(r"^ *<!--.*", (ROOT / name).read_text(), re.M)
+
+
+def test_the_readme_is_short_and_its_typed_cost_is_that_of_make():
+    assert README.count("\n") <= 130
+    minutes = re.search(r"^test:.*\((\d+) min\)$", (ROOT / "Makefile").read_text(), re.M)[1]
+    assert re.search(rf"^\| `make test` \|.*\| {minutes} minutes \|$", README, re.M)
 
 
 def pins(path):

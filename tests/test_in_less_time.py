@@ -2,9 +2,10 @@
 
 import filecmp
 import os
+from pathlib import Path
 
-import in_less_time
 import pytest
+import yaml
 from tiny_book import begin, build
 
 import wamlib
@@ -12,12 +13,14 @@ import wamlib
 pytest.importorskip("sphinx_book_theme", reason="no Sphinx: pip install -e '.[book]'")
 
 MODULES = wamlib.__all__[:6]
-EXTERNAL = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", *in_less_time.SILENT]
+EXTERNAL = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_multitoc_numbering"]
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "book" / "_config.yml").read_text())
 
 
 def book(folder, extensions):
     pages = "\n".join(["api/index", *(f"api/{name}" for name in MODULES)])
-    settings = "html_theme = 'sphinx_book_theme'; html_copy_source = False"
+    settings = "html_theme = 'sphinx_book_theme'; html_copy_source = False\n"
+    settings += f"html_sidebars = {CONFIG['sphinx']['config']['html_sidebars']}"
     source = begin(folder, extensions, f"# Book\n\n```{{toctree}}\n:numbered:\n{pages}\n```\n", settings)
     (source / "api").mkdir()
     (source / "api" / "index.md").write_text("# All\n\n## One\n\n### Two\n")
@@ -40,7 +43,10 @@ def test_the_pages_are_the_same_whatever_the_number_of_processes(tmp_path):
     code, said, other = build(book(tmp_path / "other", [*EXTERNAL, "in_less_time"]))
     assert (code, said) == (0, "")
     assert differences(one, other) == []
-    assert (other / "_modules" / "wamlib" / "advise" / "deciding.html").is_file()
+    source, entries = other / "_modules" / "wamlib" / "advise" / "deciding.html", other / "api" / "advise.html"
+    assert 'class="bd-links' in entries.read_text()
+    assert 'class="bd-links' not in source.read_text()  # it has no place there
+    assert 'class="navbar-brand' in source.read_text()  # the way home
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one core: pages are read one after the other")
@@ -55,22 +61,3 @@ def test_an_extension_that_keeps_silent_and_is_not_known_is_named(tmp_path):
     code, said, _ = build(source)
     assert code != 0
     assert "the quiet extension does not declare if it is safe for parallel reading" in said
-
-
-def test_pages_of_source_share_one_list_and_others_have_their_own():
-    made = []
-
-    def listed(pagename):
-        context = {"toctree": lambda depth=1: made.append(pagename) or f"list of depth {depth}"}
-        in_less_time._keep_list(None, pagename, "page.html", context, None)
-        return context["toctree"]
-
-    in_less_time._lists.clear()
-    for name in ("_modules/a/b", "_modules/a/c", "_modules/a", "api/a", "api/b", "_modules/d/e"):
-        assert listed(name)() == "list of depth 1"
-    assert made == ["_modules/a/b", "_modules/a", "api/a", "api/b"]
-    assert listed("_modules/a/f")(depth=2) == "list of depth 2"
-    in_less_time._lists.clear()
-    context = {}
-    in_less_time._keep_list(None, "_modules/a", "page.html", context, None)
-    assert context == {}

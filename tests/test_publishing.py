@@ -373,7 +373,7 @@ def test_pages_that_are_generated_have_no_edit_button(launch):
         assert context["header_buttons"] == buttons
 
 
-STATIC = ("_static/book.css", "_static/icon.svg", "_static/scrolling.js")
+STATIC = [str(path.relative_to(EXTENSIONS.parent)) for path in EXTENSIONS.parent.glob("_[st]*/*") if path.is_file()]
 PAGES = ("index", "glossary", "api/merge", "generated/runs", "notebooks/00_quickstart")
 
 
@@ -381,7 +381,7 @@ def build(folder, **address):
     """Build a book of a few empty pages with the book's own settings; return its pages."""
     source = folder / "book"
     config = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
-    config["sphinx"]["local_extensions"] = dict.fromkeys(("launch", "mended", "offline_mathjax"), str(EXTENSIONS))
+    config["sphinx"]["local_extensions"] = dict.fromkeys(("launch", "offline_mathjax"), str(EXTENSIONS))
     files = {"_config.yml": yaml.safe_dump(config)}
     files |= {name: (ROOT / "book" / name).read_text() for name in ("references.bib", *STATIC)}
     toc = {"format": "jb-book", "root": PAGES[0], "chapters": [{"file": page} for page in PAGES[1:]]}

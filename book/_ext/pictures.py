@@ -1,6 +1,7 @@
 """Write the figures of the book in fewer bytes: nothing that is seen changes, and no chapter has to run again.
 
-matplotlib wraps every mark in groups of its own, names each, repeats its style, and writes six decimals of a point.
+matplotlib wraps every mark in groups of its own, names each, repeats its style, moves every letter by a transform, and
+writes six decimals of a point. It has no setting for any of these; without this the heaviest page has over 2 MB.
 """
 
 import io
@@ -14,11 +15,11 @@ from pathlib import Path
 from PIL import Image
 
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-MARKS = (f"{SVG}path", f"{SVG}use")
-SHARED = ("class", "clip-path")
-STEP = re.compile(r"([MLHVCSQTAZ])([^MLHVCSQTAZ]*)", re.I)
 DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 PLACES = ("d", "x", "y", "points", "width", "height")
+MOVE = re.compile(r"translate\((\S+) (\S+)\)")
+LETTER = re.compile(r"\s*([MLHVCSQTAZ])\s*", re.I)  # of a step of a path
+REPEATED = re.compile(r"([LHVCSQTAlhvcsqta])[^A-Za-z]*(?:\1[^A-Za-z]*)+")
 REFERENCE = re.compile(r"#([\w.-]+)")
 PNG = "data:image/png;base64,"
 COMPACT = "compact"  # class of a picture that has been through here
@@ -59,7 +60,6 @@ def compact(text):
                 classes[style] = next(names)
             part.set("class", classes[style])
     _unwrap(root)
-    _share(root, {name for style, name in classes.items() if re.search(r"(^|;)opacity:", style)})
     if classes:
         rules = ET.Element(f"{SVG}style")
         rules.text = "".join(f".{name}{{{style}}}" for style, name in classes.items())
@@ -80,10 +80,15 @@ def _shorten(part, ids, exact):
         part.set("id", ids[name])
     if LINK in part.attrib:
         part.set("href", part.attrib.pop(LINK))
+    if part.tag == f"{SVG}use" and "x" not in part.attrib and (move := MOVE.fullmatch(part.get("transform", ""))):
+        del part.attrib["transform"]  # each letter of each word has one
+        part.attrib.update((axis, place) for axis, place in zip("xy", move.groups(), strict=True) if float(place))
     for key, value in part.attrib.items():
         if key in PLACES:
             value = value if exact else DECIMALS.sub(_hundredths, value)
             part.set(key, _steps(value) if key == "d" else " ".join(value.split()))
+        elif key == "transform" and not exact:  # a scale keeps its decimals
+            part.set(key, MOVE.sub(lambda move: DECIMALS.sub(_hundredths, move[0]), value))
         elif value.startswith(PNG):
             part.set(key, with_palette(value))
         elif "#" in value and key != "style":  # of a style, the "#" begins a colour
@@ -101,12 +106,8 @@ def _hundredths(number):
 
 def _steps(path):
     """Write a path without what a reader of paths does not need: spaces around letters, and a letter that repeats."""
-    written, before = [], ""
-    for letter, numbers in STEP.findall(path):
-        again = letter not in "MmZz" and letter == ("L" if before == "M" else "l" if before == "m" else before)
-        written.append((" " if again else letter) + " ".join(numbers.split()))
-        before = letter
-    return "".join(written)
+    plain = LETTER.sub(r"\1", " ".join(path.split()))
+    return REPEATED.sub(lambda run: run[1] + run[0][1:].replace(run[1], " "), plain)
 
 
 def with_palette(address):
@@ -133,26 +134,3 @@ def _unwrap(part):
         if child.tag == f"{SVG}g" and not child.attrib and not child.text:
             place = list(part).index(child)
             part[place : place + 1] = list(child)
-
-
-def _share(part, apart):
-    """Write class and clipping once for neighbours that share them; classes in ``apart`` act on each mark alone."""
-    if part.tag in (f"{SVG}defs", f"{SVG}clipPath"):
-        return
-    for child in part:
-        _share(child, apart)
-    for values, marks in [(v, list(run)) for v, run in itertools.groupby(part, lambda mark: _of_marks(mark, apart))]:
-        if values and len(marks) > 1:
-            group = ET.Element(f"{SVG}g", {key: value for key, value in zip(SHARED, values, strict=True) if value})
-            part.insert(list(part).index(marks[0]), group)
-            for mark in marks:
-                part.remove(mark)
-                group.append(mark)
-                for key in group.attrib:
-                    del mark.attrib[key]
-
-
-def _of_marks(mark, apart):
-    """Return what a mark may share with its neighbours; none if that is nothing."""
-    values = tuple(map(mark.get, SHARED))
-    return values if mark.tag in MARKS and any(values) and values[0] not in apart else None

@@ -1,8 +1,8 @@
 """Gather what the chapters computed: the numbers, the summary figure, the page of runs and timings.
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
-``collect.py --publish`` copies the laptop run's numbers into README.md and data/results/laptop/; with ``--profile gpu``
-those of that profile into data/results/gpu/, with the device, versions and commit that they were made with.
+``collect.py --publish`` copies the laptop run's numbers into README.md, book/speed.md and data/results/laptop/; with
+``--profile gpu`` those of that profile into data/results/gpu/, with the device, versions and commit of their making.
 """
 
 import argparse
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
 TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
 LARGEST = 500_000  # bytes of a file that is committed
+FILLED = ("README.md", "book/speed.md")  # texts that name numbers of the published run and of the benchmarks
 # What Python writes for int and float. Nothing is evaluated: a notebook comes from wherever its author had it from.
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e[-+][0-9]{2,3})?|nan")
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
@@ -182,14 +183,14 @@ def publish(profile):
     results.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copy2(path, results)
-    if profile == "laptop":  # whose numbers README names
-        readme = ROOT / "README.md"
-        readme.write_text(fill(readme.read_text(), published_numbers()))
+    if profile == "laptop":  # whose numbers they name
+        for path in map(ROOT.joinpath, FILLED):
+            path.write_text(fill(path.read_text(), published_numbers()))
     return 0
 
 
 def published_numbers():
-    """Return the numbers that README.md may state: of the committed laptop run and of the committed benchmarks."""
+    """Return the numbers that FILLED may state: of the committed laptop run and of the committed benchmarks."""
     found = dict(json.loads((RESULTS / "findings.json").read_text())["numbers"])
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(path.read_text())
