@@ -7,6 +7,8 @@ SHELL := bash
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
+# data sets, runs and records: where wamlib.config.home says
+DATA := $(or $(WAMLIB_HOME),data)
 # chapters executed side by side; each takes about 1 GB
 JOBS ?= 2
 # tcp://host:8786 of a Dask scheduler whose workers train and execute; they share this folder
@@ -34,16 +36,20 @@ ALL := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 # The longest chapters start first, so that nothing waits for them in the end.
 CHAPTERS := $(filter 33_% 35_% 40_%,$(ALL)) $(filter-out 33_% 35_% 40_%,$(ALL))
 EXECUTED := $(CHAPTERS:%=book/notebooks/%.ipynb)
-PACKAGE := $(wildcard wamlib/*.py wamlib/*/*.py wamlib/*/*/*.py wamlib/*.mplstyle wamlib/*/*/*.css wamlib/*/*/*.js)
-PAGES := $(wildcard book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
+PACKAGE := $(shell find wamlib -name '*.py' -o -name '*.mplstyle' -o -name '*.css' -o -name '*.js')
+PAGES := $(wildcard book/_templates/* book/*.md book/api/*.md book/*.yml book/*.bib book/_static/* book/_ext/*.py book/tools/*.py)
 HTML := book/_build/html/index.html
-SWEPT := data/runs/.swept-$(PROFILE)
+# What is published trains nothing and needs no data.
+DRAWN := $(filter published,$(PROFILE))
+EVIDENCE := $(if $(DRAWN),$(wildcard data/evidence/*))
+SWEPT := $(if $(DRAWN),,book/_build/.swept-$(PROFILE))
+FOLLOWS := book/_build/follows
 USED := book/_build/.profile-$(PROFILE)
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PROFILE=laptop|smoke for book and sweep; JOBS=2 chapters at a time; DASK=tcp://host:8786 on a cluster."
+	@echo "  PROFILE=laptop|smoke for book and sweep, PROFILE=published for a book that trains nothing; JOBS=2 chapters at a time; DASK=tcp://host:8786 on a cluster."
 	@echo "  Times: 2 CPU cores."
 
 ##@ Read and rerun
@@ -55,7 +61,7 @@ smoke: ## The whole pipeline at toy size, no download
 
 sweep: $(SWEPT) ## Train the runs that are missing
 
-data: data/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (30 MB)
+data: $(DATA)/raw/.fashion-mnist ## Bring Fashion-MNIST here and check its bytes (30 MB)
 
 own: $(READY) ## A chapter on your files: NOTEBOOK=61_your_own PARAMS=mine.yml (1 min; 00_quickstart 2 min)
 	@$(PYTHON) book/tools/own.py $(NOTEBOOK) $(PARAMS)
@@ -71,7 +77,7 @@ sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
 	@for text in notebooks/text/*.md; do \
 	  $(BIN)/jupytext --quiet --to ipynb --update --output notebooks/$$(basename $$text .md).ipynb $$text; done
 
-findings: $(HTML) ## Copy the numbers and tables of the last laptop run into README.md and data/results/
+findings: $(HTML) ## Publish the last run: records, tables and numbers, in data/, README.md and book/speed.md
 	$(PYTHON) book/tools/collect.py --publish --profile $(PROFILE)
 
 lock: ## Resolve requirements.lock for pyproject.toml (network); UPGRADE=1 takes the newest versions
@@ -143,11 +149,19 @@ book/_build/.fidelity: pyproject.toml | $(READY)
 	@$(PYTHON) -m pip install -q -c requirements.lock -e ".[fidelity]"
 	@mkdir -p $(@D) && touch $@
 
-data/raw/.fashion-mnist: | $(READY)
+$(DATA)/raw/.fashion-mnist: | $(READY)
 	@$(BIN)/wamlib fetch fashion-mnist
 	@touch $@
 
-$(SWEPT): $(PACKAGE) $(PARAMS) | $(READY) $(if $(filter smoke,$(PROFILE)),,data/raw/.fashion-mnist)
+# A digest for each chapter of what it has to be executed for; the files change only with their content.
+$(FOLLOWS)/.$(PROFILE): $(PACKAGE) $(PARAMS) $(EVIDENCE) $(wildcard notebooks/*.ipynb) book/tools/follows.py | $(READY)
+	@$(PYTHON) book/tools/follows.py $(PROFILE)
+	@touch $@
+
+$(FOLLOWS)/%-$(PROFILE): $(FOLLOWS)/.$(PROFILE)
+	@:
+
+book/_build/.swept-$(PROFILE): $(FOLLOWS)/sweep-$(PROFILE) | $(READY) $(if $(filter smoke,$(PROFILE)),,$(DATA)/raw/.fashion-mnist)
 	@echo "Members:"
 	@$(BIN)/wamlib sweep $(if $(PARAMS),--params $(PARAMS)) $(ON)
 	@touch $@
@@ -156,11 +170,11 @@ $(SWEPT): $(PACKAGE) $(PARAMS) | $(READY) $(if $(filter smoke,$(PROFILE)),,data/
 $(USED):
 	@mkdir -p $(@D) && rm -f book/_build/.profile-* $(EXECUTED) && touch $@
 
-# PACKAGE is the point: Jupyter Book's own cache does not see a change in wamlib.
-$(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(PARAMS) $(SWEPT) $(USED) | $(READY)
-	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py $< $@ $(PARAMS) $(ON)
+# Jupyter Book's own cache does not see a change in wamlib.
+$(EXECUTED): book/notebooks/%.ipynb: $(FOLLOWS)/%-$(PROFILE) $(SWEPT) $(USED) | $(READY)
+	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py notebooks/$*.ipynb $@ $(PARAMS) $(ON)
 
-$(HTML): $(EXECUTED) $(PAGES) | $(READY)
+$(HTML): $(EXECUTED) $(PAGES) $(PACKAGE) | $(READY)
 	@$(PYTHON) book/tools/collect.py --profile $(PROFILE)
 	@$(BIN)/jupyter-book build book -W --keep-going -q
 	@$(PYTHON) book/tools/check_html.py

@@ -56,7 +56,7 @@ def sweep(
 
     Exit code 1: some runs failed, the others are finished and kept. 2: nothing could be begun.
     """
-    from . import data, sweeps
+    from . import chapters, data, sweeps
     from .runs import RunStore
 
     _check_device(device, here=dask is None)
@@ -64,11 +64,11 @@ def sweep(
     if gpus is not None and dask is None:
         raise ConfigError("cannot choose workers", item="--gpus", got="no --dask beside it", wanted="a cluster",
                           fix="Name its scheduler with --dask, or leave --gpus out.")  # fmt: skip
-    settings = {} if params is None else sweeps.read_parameters(params)
-    configs = sweeps.book(**settings)
+    settings = {} if params is None else chapters.read_parameters(params)
+    configs = chapters.all_runs(settings)
     if shard is not None:
         configs = sweeps.shard(configs, *sweeps.read_shard(shard))
-    for name in settings.get("datasets", sweeps.DATASETS):
+    for name in chapters.datasets(settings):
         if not data.is_present(name):
             how = "data/README.md says how to bring it" if name.startswith("folder:") else f"wamlib fetch {name}"
             typer.echo(f"left out: {data.title(name)}, which is not on this machine ({how})", err=True)

@@ -60,7 +60,7 @@ def imports(module):
     found, ahead = {}, [module]
     while ahead:
         name = ahead.pop()
-        if name in found:
+        if name in found or path_of(name) is None:
             continue
         tree, is_package = _parsed(name)
         found[name] = hashlib.sha256(json.dumps(_plain(tree)).encode()).hexdigest()[:12]

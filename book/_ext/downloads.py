@@ -1,10 +1,11 @@
 """At the end of a chapter, the tables behind its figures as CSV, and the chapter as a notebook.
 
-What a chapter saves is read from its code cells, ``wamlib.tables.save(table, "name", profile)``; a profile that
-papermill set replaces the default. A table that is named and is not there is a warning, which stops the build.
+What a chapter saved stands in ``chapter_NN.json`` beside its tables; the profile is that of its code cells, where one
+that papermill set replaces the default. A table that is named and is not there is a warning, which stops the build.
 """
 
 import ast
+import json
 import shutil
 from pathlib import Path
 
@@ -25,22 +26,23 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
 
 
-def saved(notebook):
-    """Return the names of the tables that a chapter saves, in order, and its profile."""
-    names, profile = [], "laptop"
+def profile_of(notebook):
+    """Return the profile that a chapter was executed with."""
+    found = "laptop"
     for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        code = "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
-        found = []
-        for node in ast.walk(ast.parse(code)):
-            match node:
-                case ast.Assign(targets=[ast.Name("profile")], value=ast.Constant(str() as value)):
-                    profile = value
-                case ast.Call(func=ast.Attribute(attr="save"), args=[_, ast.Constant(str() as name), *_]):
-                    found.append((node.lineno, name))
-        names += [name for _, name in sorted(found)]  # ast.walk() goes by depth, not by line
-    return list(dict.fromkeys(names)), profile
+        if cell.cell_type == "code":
+            code = "\n".join(line for line in cell.source.splitlines() if not line.startswith(("%", "!")))
+            for node in ast.walk(ast.parse(code)):
+                match node:
+                    case ast.Assign(targets=[ast.Name("profile")], value=ast.Constant(str() as value)):
+                        found = value
+    return found
+
+
+def saved(folder, stem):
+    """Return the names of the tables that a chapter saved, in order; none where it wrote nothing about itself."""
+    path = folder / f"chapter_{stem.partition('_')[0]}.json"
+    return json.loads(path.read_text("utf-8"))["tables"] if path.is_file() else []
 
 
 def _append(app, doctree):
@@ -48,8 +50,9 @@ def _append(app, doctree):
     source = Path(env.doc2path(env.docname))
     if source.suffix != ".ipynb":
         return
-    names, profile = saved(nbformat.read(source, as_version=4))
+    profile = profile_of(nbformat.read(source, as_version=4))
     folder = Path(app.config.downloads_tables or home() / "tables") / profile
+    names = saved(folder, source.stem)
     offered = env.metadata[env.docname]["downloads"] = []
     line = nodes.paragraph("", "", nodes.strong("", "Data: "), classes=["downloads"])
     for index, name in enumerate(names):

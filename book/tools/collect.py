@@ -1,12 +1,12 @@
 """Gather what the chapters computed: the numbers, the summary figure, the page of runs and timings.
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
-``collect.py --publish`` copies the laptop run's numbers into README.md, book/speed.md and data/results/laptop/; with
-``--profile gpu`` those of that profile into data/results/gpu/, with the device, versions and commit of their making.
+``collect.py --publish`` copies what the laptop run found to where it is published: the records to data/evidence/, the
+tables and numbers to data/results/laptop/, numbers to README.md and book/speed.md; with ``--profile gpu`` the tables and
+numbers of that profile to data/results/gpu/, with the device, versions and commit that they were made with.
 """
 
 import argparse
-import inspect
 import json
 import re
 import shutil
@@ -14,21 +14,23 @@ import sys
 from pathlib import Path
 
 import deviations
+import execute
 import ledger
 import nbformat
 import pandas as pd
 import timings
 import yaml
 
-from wamlib import data, plot, runs, sweeps
+from wamlib import chapters, config, evidence, plot, runs
+from wamlib.sweeps import RELEASED, SHUFFLED
 
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
-TABLES, RESULTS = ROOT / "data" / "tables", ROOT / "data" / "results" / "laptop"
+TABLES, RESULTS = config.home() / "tables", ROOT / "data" / "results" / "laptop"
+EVIDENCE = ROOT / "data" / "evidence"
 LARGEST = 500_000  # bytes of a file that is committed
 FILLED = ("README.md", "book/speed.md")  # texts that name numbers of the published run and of the benchmarks
-# What Python writes for int and float. Nothing is evaluated: a notebook comes from wherever its author had it from.
-NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?(e[-+][0-9]{2,3})?|nan")
+# What the numbers of each chapter are called by in README.md and on pages that are not the chapter's own.
 PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
             "30_same_or_not": "same", "31_how_many": "many", "32_between": "between",
             "33_architectures": "architectures", "34_alignment": "alignment",
@@ -47,35 +49,29 @@ def main():
     arguments = parser.parse_args()
     if arguments.publish:
         return publish(arguments.profile)
-    params = ROOT / "params" / f"{arguments.profile}.yml"
+    profile = arguments.profile
+    params = ROOT / "params" / f"{profile}.yml"
     settings = yaml.safe_load(params.read_text()) if params.is_file() else {}
-    configs = sweeps.book(**settings)
-    finished = runs.RunStore().load(configs)
+    table, facts = published_runs() if profile == chapters.PUBLISHED else finished_runs(settings)
     for path in EXECUTED.glob("*.ipynb"):
         if not (ROOT / "notebooks" / path.name).exists():
             path.unlink()  # a chapter that was renamed or removed since
-    chapters = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
+    books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
+    said = {stem: written(stem, profile)["numbers"] for stem in books}
     GENERATED.mkdir(exist_ok=True)
-    findings = {
-        "profile": arguments.profile,
-        "numbers": numbers(chapters, settings) | {"n_runs": len(finished)},
-        **provenance(finished),
-    }
+    findings = {"profile": profile, "numbers": numbers(said) | {"n_runs": len(table)}, **facts}
     write("findings.json", json.dumps(findings, indent=1, sort_keys=True) + "\n")
-    said = {stem: glued(book) for stem, book in chapters.items()}
-    write("runs.md", timings.page(chapters, said, finished, provenance(finished), arguments.profile))
+    write("runs.md", timings.page(books, said, table, facts, profile))
     write("fidelity.md", fidelity_page())
-    before = ledger.read(TABLES / arguments.profile / "claims.csv")
-    measurements = ledger.collect(TABLES / arguments.profile)
+    before = ledger.read(TABLES / profile / "claims.csv")
+    measurements = ledger.collect(TABLES / profile)
     for (claim, name), (old, new) in ledger.changes(before, measurements).items():
         print(f"  verdict changed: {claim} on {name}: {old} -> {new}")
-    measured_in = ledger.chapters(TABLES / arguments.profile, EXECUTED)
+    measured_in = ledger.chapters(TABLES / profile, EXECUTED)
     write("claims.json", json.dumps(measured_in, indent=1) + "\n")
-    write(
-        "ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, arguments.profile)
-    )
-    write("effects.json", json.dumps(deviations.effects(TABLES / arguments.profile), indent=1) + "\n")
-    draw_summary(arguments.profile)
+    write("ledger.md", ledger.page(measurements, measured_in) + ledger.other_profiles(RESULTS.parent, profile))
+    write("effects.json", json.dumps(deviations.effects(TABLES / profile), indent=1) + "\n")
+    draw_summary(profile)
     return 0
 
 
@@ -86,31 +82,51 @@ def write(name, text):
         path.write_text(text)
 
 
-def glued(notebook):
-    """Return the numbers that a chapter glued, by name."""
-    found = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            text = "".join(str(value) for kind, value in output.get("data", {}).items() if kind.endswith("text/plain"))
-            # A name is one that a page can ask for: {{ name }}.
-            if isinstance(name, str) and re.fullmatch(r"\w+", name) and NUMBER.fullmatch(text):
-                found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
-    return found
+def written(stem, profile):
+    """Return what a chapter wrote about itself: its numbers, and the names of its tables and records."""
+    return json.loads((TABLES / profile / f"chapter_{stem.partition('_')[0]}.json").read_text("utf-8"))
 
 
-def main_dataset(settings):
-    return settings.get("dataset", inspect.signature(sweeps.book).parameters["dataset"].default)
-
-
-def numbers(chapters, settings):
-    """Return all glued numbers, prefixed by their chapter, and what every chapter shares."""
+def numbers(said):
+    """Return the numbers of all chapters, prefixed by their chapter, and what every chapter shares."""
     found = {
-        f"{PREFIXES[stem]}_{name}": value for stem, book in chapters.items() for name, value in glued(book).items()
+        f"{PREFIXES[stem]}_{name}": value
+        for stem, values in said.items()
+        for name, value in values.items()
+        if not isinstance(value, str)
     }
     shared = {name: found[f"members_{name}"] for name in ("n_train", "n_test", "n_selection")}
-    described = {"n_replicas": found["architectures_n_replicas"], "dataset": data.title(main_dataset(settings))}
+    described = {"n_replicas": found["architectures_n_replicas"], "dataset": said["33_architectures"]["main"]}
     return found | shared | described
+
+
+def finished_runs(settings):
+    """Return one row for each run of a profile, and what `provenance` says of them."""
+    finished = runs.RunStore().load(chapters.all_runs(settings))
+    return pd.DataFrame([row_of(run) for run in finished]), provenance(finished)
+
+
+def row_of(run):
+    """Return what the page of runs says of one run."""
+    c = run.config
+    return {
+        "run_id": c.run_id,
+        "dataset": c.dataset,
+        "n_train": c.n_train or 0,  # 0: all
+        "split_hash": run.record["split_hash"][:16],
+        "model": c.model,
+        "shuffle_labels": c.shuffle_labels,
+        "start": "trunk" if c.start else "pretrained" if c.weights else "random",
+        "epochs": c.epochs,
+        "weight_decay": c.weight_decay,
+        "accuracy": run.record["metrics"]["test"]["accuracy"],
+        "seconds": run.record["seconds"],
+    }
+
+
+def published_runs():
+    """Return the same of the published runs."""
+    return pd.read_csv(EVIDENCE / "runs.csv"), json.loads((EVIDENCE / "provenance.json").read_text("utf-8"))
 
 
 def provenance(finished):
@@ -147,7 +163,7 @@ library. Where a tool differs by design the note says how; all other rows have t
 
 def draw_summary(profile):
     tables = {name: pd.read_csv(TABLES / profile / f"{name}.csv") for name in ("templates", "architectures", "scale")}
-    apart = [sweeps.SHUFFLED, sweeps.RELEASED]
+    apart = [SHUFFLED, RELEASED]
     by_decay = tables["templates"][~tables["templates"].group.isin(apart)]
     # One architecture with BatchNorm, for what scale does, that was trained with every kind of start.
     model = next(name for name in tables["scale"].model.unique() if name.startswith("resnet"))
@@ -174,6 +190,8 @@ def publish(profile):
               'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
               file=sys.stderr)  # fmt: skip
         return 2
+    if profile == "laptop":
+        publish_records(profile)
     files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted(tables.glob("*.csv"))]
     if large := [path for path in files if path.stat().st_size > LARGEST]:
         print(f"cannot publish findings: {large[0].name}: got {large[0].stat().st_size:,} bytes, "
@@ -187,6 +205,22 @@ def publish(profile):
         for path in map(ROOT.joinpath, FILLED):
             path.write_text(fill(path.read_text(), published_numbers()))
     return 0
+
+
+def publish_records(profile):
+    """Write the records behind the chapters, their runs, and what their experiments print, to data/evidence/."""
+    books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
+    paths = dict.fromkeys(path for stem in books for path in written(stem, profile)["records"])
+    shutil.rmtree(EVIDENCE, ignore_errors=True)
+    evidence.publish([evidence.read_record(path) for path in paths], EVIDENCE)
+    table, facts = finished_runs({})
+    table.to_csv(EVIDENCE / "runs.csv", index=False, float_format="%.6g")
+    (EVIDENCE / "provenance.json").write_text(json.dumps(facts, indent=1) + "\n")
+    outputs = {
+        stem: {execute.digest(cell): cell.outputs for cell in execute.experiments_of(book)}
+        for stem, book in books.items()
+    }
+    (EVIDENCE / "experiments.json").write_text(json.dumps(outputs, indent=1) + "\n")
 
 
 def published_numbers():

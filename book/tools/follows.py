@@ -48,7 +48,7 @@ def digests(notebook):
     folder = reach.PACKAGE / "chapters" / notebook.stem.partition("_")[2]
     # Of a chapter that is a folder, everything in it: parts that its notebook imports, scripts and styles.
     parts = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".css"))
-    found |= {f"{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in parts if path.suffix != ".py"}
+    found |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in parts if path.suffix != ".py"}
     for path in (path for path in parts if path.suffix == ".py" and path.stem != "__init__"):
         found |= reach.imports(f"{name}.{path.stem}")
     return sorted(found.items())
@@ -57,7 +57,8 @@ def digests(notebook):
 def evidence(stem):
     """Return the digests of the published tables that a chapter is drawn from."""
     folder = ROOT / "data" / "evidence"
-    files = [*folder.glob(f"{stem.partition('_')[2]}.*.csv"), *folder.glob("chapter.*.csv"), folder / "experiments.json"]
+    names = stem.partition("_")[2], "chapter"
+    files = [path for name in names for path in folder.glob(f"{name}.*.csv")] + [folder / "experiments.json"]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()]
 
 

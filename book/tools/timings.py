@@ -8,10 +8,8 @@ from wamlib import data
 
 __all__ = ["page"]
 
-STARTS = {"trunk": "trunk", "weights": "pretrained", "": "random"}
 
-
-def page(chapters, numbers, finished, facts, profile):
+def page(chapters, numbers, runs, facts, profile):
     """Return the page as MyST.
 
     Parameters
@@ -19,23 +17,23 @@ def page(chapters, numbers, finished, facts, profile):
     chapters : dict of str to NotebookNode
         The executed chapters, by name.
     numbers : dict of str to dict
-        What each of them glued.
-    finished : list of Run
+        What each of them says.
+    runs : DataFrame
+        One row for each run, as `collect.row_of` returns them.
     facts : dict
         Machines and versions of the runs, each a list.
     profile : str
     """
-    seconds = sum(run.record["seconds"] for run in finished)
+    seconds = runs.seconds.sum()
     machines = [f"{m['cpu']}, {m['cores']} cores, {m['system']}, device {m['device']}" for m in facts["machine"]]
     versions = [", ".join(f"{name} {v}" for name, v in one.items()) for one in facts["versions"]]
-    splits = [(data.title(run.config.dataset), run.config.n_train, run.record["split_hash"][:16]) for run in finished]
-    images = [f"{title}, {f'{size:,d}' if size else 'all'} (`{digest}`)"
-              for title, size, digest in dict.fromkeys(splits)]  # fmt: skip
+    splits = runs[["dataset", "n_train", "split_hash"]].drop_duplicates().itertuples(index=False)
+    images = [f"{data.title(name)}, {f'{size:,d}' if size else 'all'} (`{digest}`)" for name, size, digest in splits]
     executed = sum(book.metadata.papermill.duration for book in chapters.values())
     return f"""(runs)=
 # Runs and timings
 
-Behind this edition (profile *{profile}*) stand **{len(finished):,d} trained networks, {duration(seconds)} of one
+Behind this edition (profile *{profile}*) stand **{len(runs):,d} trained networks, {duration(seconds)} of one
 core**, and {len(chapters)} chapters that took {duration(executed)} to execute. Both tables are made from the records
 that each run and each chapter leaves ({{py:mod}}`wamlib.records`); nothing on this page was typed.
 
@@ -63,7 +61,7 @@ pretrained ones. *Accuracy*: on the test images, mean over the runs of the row. 
 of all its runs together, on one core. Linear networks are trained together, and their seconds are shares of a common
 time.
 
-{runs_table(finished)}
+{runs_table(runs)}
 """
 
 
@@ -96,27 +94,24 @@ def chapters_table(chapters, numbers):
     return table(rows, ["runs", "training (core-s)", "executed in (s)"])
 
 
-def runs_table(finished):
+def runs_table(runs):
     """Return one row for each kind of run, and a last one for all, as a Markdown table."""
-    kinds = {}
-    for run in finished:
-        c = run.config
-        start = STARTS["trunk" if c.start else "weights" if c.weights else ""]
-        labels = ", shuffled labels" * bool(c.shuffle_labels)
-        kinds.setdefault((data.title(c.dataset), f"{c.model}{labels}", start, c.epochs, c.weight_decay), []).append(run)
-    rows = []
-    for (dataset, model, start, epochs, decay), runs in kinds.items():
-        times = [run.record["seconds"] for run in runs]
-        accuracies = [run.record["metrics"]["test"]["accuracy"] for run in runs]
+    rows, kinds = [], ["dataset", "model", "shuffle_labels", "start", "epochs", "weight_decay"]
+    titles = runs.assign(dataset=runs.dataset.map(data.title))
+    for (dataset, model, shuffled, start, epochs, decay), part in titles.groupby(kinds, sort=False):
         rows.append(
             {
-                "data": dataset, "architecture": model, "from": start, "epochs": f"{epochs:g}", "decay": f"{decay:g}",
-                "runs": f"{len(runs):,d}", "accuracy (%)": f"{sum(accuracies) / len(runs):.1f}",
-                "seconds": few(sum(times)),
+                "data": dataset,
+                "architecture": f"{model}{', shuffled labels' * shuffled}",
+                "from": start,
+                "epochs": f"{epochs:g}",
+                "decay": f"{decay:g}",
+                "runs": f"{len(part):,d}",
+                "accuracy (%)": f"{part.accuracy.mean():.1f}",
+                "seconds": few(part.seconds.sum()),
             }
-        )  # fmt: skip
-    seconds = sum(run.record["seconds"] for run in finished)
-    rows.append({"data": "**all**", "runs": f"**{len(finished):,d}**", "seconds": f"**{few(seconds)}**"})
+        )
+    rows.append({"data": "**all**", "runs": f"**{len(runs):,d}**", "seconds": f"**{few(runs.seconds.sum())}**"})
     return table(rows, ["epochs", "decay", "runs", "accuracy (%)", "seconds"])
 
 

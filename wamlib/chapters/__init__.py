@@ -16,7 +16,18 @@ and the figures that only this chapter draws. No chapter imports another.
 """
 
 from .chapter import Chapter, begin
-from .parameters import check_parameters, defaults, names, read_parameters
-from .sweep import all_runs
+from .parameters import PUBLISHED, check_parameters, defaults, names, read_parameters
+from .sweep import all_runs, datasets, given
 
-__all__ = ["Chapter", "all_runs", "begin", "check_parameters", "defaults", "names", "read_parameters"]
+__all__ = [
+    "PUBLISHED",
+    "Chapter",
+    "all_runs",
+    "begin",
+    "check_parameters",
+    "datasets",
+    "defaults",
+    "given",
+    "names",
+    "read_parameters",
+]

@@ -4,7 +4,7 @@ import importlib
 
 from .parameters import Parameters, check_parameters, defaults, names
 
-__all__ = ["all_runs", "given", "module"]
+__all__ = ["all_runs", "datasets", "given", "module"]
 
 
 def module(name):
@@ -46,3 +46,9 @@ def all_runs(overrides=None, chapters=None):
     chapters = names() if chapters is None else chapters
     groups = [group for name in chapters for group in module(name).runs(given(name, overrides)).values()]
     return list(dict.fromkeys(config for group in groups for config in group))
+
+
+def datasets(overrides=None):
+    """Return the names of all data sets that chapters would use if they were here, in the order of the book."""
+    found = [getattr(given(name, overrides or {}), "datasets", []) for name in names()]
+    return list(dict.fromkeys(name for several in found for name in several))
