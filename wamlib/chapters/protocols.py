@@ -254,6 +254,8 @@ def claims(here, tables):
 
 def numbers(here, tables):
     """What the prose says."""
+    from ..plot.style import MODELS
+
     p, steps = here.p, tables["protocol_steps"]
     gaps, against = gap(steps), against_vit(steps)
     mean, at_end = gaps.groupby("step").value.mean(), gaps[gaps.step == "D1"].groupby("model").value.mean()
@@ -263,7 +265,7 @@ def numbers(here, tables):
     member = steps[steps.combination == "member"].groupby(["model", "step"]).accuracy.mean()
     with_norm = next((model for model in p.protocol_models if models.facts(model).batchnorm), None)
     d6, d4, d1 = (member.get((with_norm, step), math.nan) for step in ("D6", "D4", "D1"))
-    cost, back = d6 - d4, d1 - d4
+    cost, back, where = d6 - d4, d1 - d4, MODELS.get(with_norm, with_norm)
     unknown = "a difference that was not measured here"
     return {
         "gap_corrected": mean["corrected"], "gap_released": mean["D1"], "gap_start": mean["D2, D9"] - mean["D5"],
@@ -273,7 +275,7 @@ def numbers(here, tables):
         "vit_corrected_said": f"{interval_text(first)} points in favour of the CNN" if len(first) else unknown,
         "vit_released_said": f"{end:+.0f} points" if len(last) else unknown,
         "normalisation_cost": cost, "normalisation_back": back,
-        "normalisation_said": f"{cost:.0f} and {back:.0f} points in {title(with_norm)}" if with_norm else
+        "normalisation_said": f"{cost:.0f} and {back:.0f} points in {where}" if with_norm else
                               "not measured here, where no architecture has it",
         "n_models": len(p.protocol_models), "n_replicas": p.n_replicas, "n_members": p.n_pool_members,
         "n_many": p.n_many,
@@ -281,13 +283,6 @@ def numbers(here, tables):
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
-
-
-def title(model):
-    """Return the name of an architecture as figures show it."""
-    from ..plot.style import MODELS
-
-    return MODELS.get(model, model)
 
 
 def waterfall(table, ylabel):
@@ -299,6 +294,8 @@ def waterfall(table, ylabel):
     """
     import matplotlib.pyplot as plt
 
+    from ..plot.style import MODELS
+
     shown = list(dict.fromkeys(table.model))
     n_columns = max(1, min(2, len(shown)))
     n_rows = max(1, math.ceil(len(shown) / n_columns))
@@ -306,7 +303,7 @@ def waterfall(table, ylabel):
     fig, axes = plt.subplots(n_rows, n_columns, figsize=size, sharey=False, layout="constrained", squeeze=False)
     for ax, model in zip(axes.flat, shown, strict=False):
         _one(ax, table[table.model == model].pivot_table("value", "replica", "step", sort=False))
-        ax.set(title=title(model), ylabel=ylabel)
+        ax.set(title=MODELS.get(model, model), ylabel=ylabel)
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
     if not shown:
