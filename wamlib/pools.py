@@ -61,17 +61,8 @@ class Pool:
 
     def first(self, n=None, *, n_test=None, n_selection=None):
         """Return the pool of the first n members, on the first test and selection images; None leaves all."""
-        pool = Pool(
-            self.runs[:n],
-            self.dataset,
-            n_test=n_test,
-            n_selection=n_selection,
-            predictions=self.predictions,
-            device=self.device,
-        )
-        if "module" in vars(self):
-            pool.module = self.module
-        return pool
+        few = {"n_test": n_test, "n_selection": n_selection}
+        return Pool(self.runs[:n], self.dataset, **few, predictions=self.predictions, device=self.device)
 
     @property
     def device(self):

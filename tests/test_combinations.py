@@ -1,45 +1,45 @@
-"""Members against soups and ensembles, and tables that are kept, against values computed in another way (M13)."""
+"""Members against soups and ensembles, against values computed in another way (M13)."""
 
 import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from helpers import eval_logits, random_dataset, untrained
 from scipy import stats as reference
 
-from wamlib import evaluate, merge, models, tables
+from wamlib import combinations as combining
+from wamlib import evaluate, merge, models, probe
+from wamlib.combinations import combinations, subsets
 from wamlib.errors import ProbeError
-from wamlib.predictions import Predictions
-from wamlib.tables import combining, kept
+from wamlib.pools import Pool
 
 # Subsets
 
 
 @pytest.mark.parametrize(("n_all", "n", "n_subsets"), [(10, 2, 4), (10, 5, 4), (10, 9, 4), (7, 3, 20), (10, 3, 1)])
 def test_subsets_are_different_and_the_first_is_that_of_the_first(n_all, n, n_subsets):
-    found = tables.subsets(n_all, n, n_subsets)
+    found = subsets(n_all, n, n_subsets)
     assert len(found) == len(set(found)) == n_subsets
     assert found[0] == tuple(range(n))
     for chosen in found:
         assert list(chosen) == sorted(set(chosen))
         assert len(chosen) == n
         assert set(chosen) <= set(range(n_all))
-    assert tables.subsets(n_all, n, n_subsets) == found
+    assert subsets(n_all, n, n_subsets) == found
     if n_subsets > 1:
-        assert tables.subsets(n_all, n, n_subsets, seed=1) != found
+        assert subsets(n_all, n, n_subsets, seed=1) != found
 
 
 @pytest.mark.parametrize(("n_all", "n", "n_subsets"), [(4, 2, 6), (4, 2, 99), (10, 10, 4), (5, 4, 5), (3, 1, 8)])
 def test_where_there_are_few_subsets_all_are_taken(n_all, n, n_subsets):
-    assert tables.subsets(n_all, n, n_subsets) == list(itertools.combinations(range(n_all), n))
+    assert subsets(n_all, n, n_subsets) == list(itertools.combinations(range(n_all), n))
 
 
 def test_every_member_is_drawn_about_as_often():
-    drawn = [index for seed in range(100) for chosen in tables.subsets(10, 3, 5, seed)[1:] for index in chosen]
+    drawn = [index for seed in range(100) for chosen in subsets(10, 3, 5, seed)[1:] for index in chosen]
     counts = np.bincount(drawn, minlength=10)
     assert reference.chisquare(counts).pvalue > 1e-3
 
@@ -59,7 +59,7 @@ def pool(dataset):
 
 @pytest.fixture(scope="module")
 def table(pool, dataset):
-    return tables.combinations(pool, dataset, (2, 3, 4), n_subsets=3)
+    return combinations(Pool(pool, dataset), sizes=(2, 3, 4), n_subsets=3)
 
 
 def recalibrated(state, dataset):
@@ -87,7 +87,7 @@ def test_every_subset_has_every_combination_and_the_first_a_greedy_soup_too(tabl
 
 
 def test_a_member_row_is_the_mean_over_the_members(table, pool, dataset):
-    for number, chosen in enumerate(tables.subsets(4, 3, 3)):
+    for number, chosen in enumerate(subsets(4, 3, 3)):
         found = row(table, 3, number, "member")
         members = [evaluate.metrics(pool[i].logits["test"], dataset.test.labels) for i in chosen]
         for name in members[0]:
@@ -99,13 +99,13 @@ def test_a_member_row_is_the_mean_over_the_members(table, pool, dataset):
         apart = [np.mean(a != b) for a, b in itertools.combinations(names, 2)]
         assert found.disagreement == pytest.approx(100 * np.mean(apart))
         assert found.disagreement > 1
-        assert found.distance == pytest.approx(tables.relative_distance([pool[i].state for i in chosen]))
+        assert found.distance == pytest.approx(probe.relative_distance([pool[i].state for i in chosen]))
         assert math.isnan(found.p)
 
 
 def test_ensembles_are_those_of_the_chosen_members(table, pool, dataset):
     labels = dataset.test.labels
-    for number, chosen in enumerate(tables.subsets(4, 2, 3)):
+    for number, chosen in enumerate(subsets(4, 2, 3)):
         logits = torch.stack([pool[i].logits["test"].double() for i in chosen])
         by_logits, by_probabilities = logits.mean(0), logits.softmax(2).mean(0).log()
         for name, pooled in (("logit ensemble", by_logits), ("probability ensemble", by_probabilities)):
@@ -116,7 +116,7 @@ def test_ensembles_are_those_of_the_chosen_members(table, pool, dataset):
 
 
 def test_feature_ensembles_put_one_head_on_the_mean_feature(table, pool, dataset):
-    chosen, features, heads = tables.subsets(4, 3, 3)[1], [], []
+    chosen, features, heads = subsets(4, 3, 3)[1], [], []
     for i in chosen:
         module = models.build("resnet8", 3, 1, (8, 8)).eval()
         module.load_state_dict(pool[i].state)
@@ -135,7 +135,7 @@ def test_feature_ensembles_put_one_head_on_the_mean_feature(table, pool, dataset
 
 def test_soups_are_recalibrated_and_their_temperature_is_fitted_on_selection_images(table, pool, dataset):
     for n, number in ((2, 0), (2, 2), (4, 0)):
-        chosen = tables.subsets(4, n, 3)[number]
+        chosen = subsets(4, n, 3)[number]
         module = recalibrated(merge.uniform_soup([pool[i].state for i in chosen]), dataset)
         test, selection = (eval_logits(module, split) for split in (dataset.test, dataset.selection))
         found = row(table, n, number, "uniform soup")
@@ -153,7 +153,7 @@ def test_soups_are_recalibrated_and_their_temperature_is_fitted_on_selection_ima
 
 
 def test_temperatures_of_ensembles_are_fitted_behind_the_pooling(table, pool, dataset):
-    chosen = tables.subsets(4, 3, 3)[2]
+    chosen = subsets(4, 3, 3)[2]
     test, selection = (
         torch.stack([pool[i].logits[name].double() for i in chosen]).mean(0) for name in ("test", "selection")
     )
@@ -166,7 +166,7 @@ def test_temperatures_of_ensembles_are_fitted_behind_the_pooling(table, pool, da
 
 def test_disagreement_with_the_ensemble_is_tested_image_by_image(table, pool, dataset):
     for n, number in ((2, 1), (4, 0)):
-        chosen = tables.subsets(4, n, 3)[number]
+        chosen = subsets(4, n, 3)[number]
         module = recalibrated(merge.uniform_soup([pool[i].state for i in chosen]), dataset)
         pooled = torch.stack([pool[i].logits["test"].double() for i in chosen]).mean(0)
         soup, ensemble = right(eval_logits(module, dataset.test), dataset.test), right(pooled, dataset.test)
@@ -190,42 +190,24 @@ def test_the_greedy_soup_is_chosen_on_selection_images(pool, dataset):
     for n in (3, 4):
         soup = merge.greedy_soup([run.state for run in pool[:n]], score)
         logits = eval_logits(recalibrated(soup.state, dataset), dataset.test)
-        found = row(tables.combinations(pool, dataset, (n,)), n, 0, "greedy soup")
+        found = row(combinations(Pool(pool, dataset), sizes=(n,)), n, 0, "greedy soup")
         assert found.accepted == len(soup.accepted)
         assert found.nll == pytest.approx(evaluate.nll(logits, dataset.test.labels), rel=1e-4)
     # Other test labels change its score, and must not change the choice.
     flipped = replace(dataset, test=replace(dataset.test, labels=dataset.test.labels.flip(0)))
-    changed = row(tables.combinations(pool, flipped, (4,)), 4, 0, "greedy soup")
+    changed = row(combinations(Pool(pool, flipped), sizes=(4,)), 4, 0, "greedy soup")
     assert changed.accepted == found.accepted
     assert changed.nll != found.nll
 
 
-def test_each_member_is_scored_once_and_no_soup_on_trial_is_held(pool, dataset, monkeypatch):
-    asked = []
-    score = tables.Evaluator.selection_accuracy
-
-    def counting(self, state, *, recalibrate):
-        assert recalibrate
-        asked.append(id(state))
-        return score(self, state, recalibrate=recalibrate)
-
-    monkeypatch.setattr(tables.Evaluator, "selection_accuracy", counting)
-    evaluator = tables.Evaluator("resnet8", dataset)
-    members = combining.Members(pool, evaluator, ("greedy soup",))
-    for n in (2, 3, 4):
-        members.greedy(range(n))
-    assert [asked.count(id(run.state)) for run in pool] == [1] * 4
-    assert set(members.scores) == {id(run.state) for run in pool}
-
-
 def test_only_the_kinds_that_are_asked_for_are_made(pool, dataset):
-    table = tables.combinations(pool, dataset, (2,), kinds=["logit ensemble", "uniform soup"])
+    table = combinations(Pool(pool, dataset), sizes=(2,), kinds=["logit ensemble", "uniform soup"])
     assert list(table.combination) == ["member", "logit ensemble", "uniform soup"]
 
 
 def test_only_the_first_selection_images_are_chosen_on(pool, dataset, monkeypatch):
     monkeypatch.setattr(combining, "N_SELECTION", 50)
-    few = row(tables.combinations(pool, dataset, (2,)), 2, 0, "logit ensemble")
+    few = row(combinations(Pool(pool, dataset), sizes=(2,)), 2, 0, "logit ensemble")
     test, selection = (torch.stack([run.logits[name].double() for run in pool[:2]]).mean(0)
                        for name in ("test", "selection"))  # fmt: skip
     temperature = evaluate.fit_temperature(selection[:50], dataset.selection.labels[:50])
@@ -233,119 +215,10 @@ def test_only_the_first_selection_images_are_chosen_on(pool, dataset, monkeypatc
 
 
 def test_one_member_disagrees_with_nobody(pool, dataset):
-    table = tables.combinations(pool, dataset, (1,), kinds=["logit ensemble"]).set_index("combination")
+    table = combinations(Pool(pool, dataset), sizes=(1,), kinds=["logit ensemble"]).set_index("combination")
     assert math.isnan(table.disagreement["member"])
     assert table.accuracy["member"] == table.accuracy["logit ensemble"]
     with pytest.raises(ProbeError, match="1 to 4"):
-        tables.combinations(pool, dataset, (2, 5))
+        combinations(Pool(pool, dataset), sizes=(2, 5))
 
 
-# Tables that are kept
-
-
-class Counting(Predictions):
-    """Counts tables and tensors that are computed."""
-
-    def __init__(self, root):
-        super().__init__(root)
-        self.tables = self.tensors = 0
-
-    def get(self, key, compute):
-        def counted():
-            self.tensors += 1
-            return compute()
-
-        return super().get(key, counted)
-
-    def table(self, key, compute):
-        def counted():
-            self.tables += 1
-            return compute()
-
-        return super().table(key, counted)
-
-
-def test_a_kept_table_is_that_of_a_new_computation(table, pool, dataset, tmp_path):
-    store = Counting(tmp_path)
-    for _ in range(2):
-        found = tables.combinations(pool, dataset, (2, 3, 4), n_subsets=3, predictions=store)
-        pd.testing.assert_frame_equal(found, table, check_exact=True)
-    assert store.tables == 1
-    assert store.tensors > 20
-
-
-def test_whatever_a_table_follows_from_makes_it_another(pool, dataset, tmp_path, monkeypatch):
-    store = Counting(tmp_path)
-
-    def costs(pool=pool, dataset=dataset, sizes=(2,), **settings):
-        before = store.tables
-        kinds = {"kinds": ("logit ensemble", "uniform soup"), **settings}
-        tables.combinations(pool, dataset, sizes, **kinds, predictions=store)
-        return store.tables - before
-
-    def altered(split, **changes):
-        return replace(dataset, **{split: replace(getattr(dataset, split), **changes)})
-
-    images = dataset.train.images.clone()
-    images[-1, 0, -1, -1] ^= 1
-    record = {**pool[0].record, "checkpoint_sha256": "another"}
-    other = replace(pool[0], record=record)
-    vars(other).update(state=pool[0].state, logits=pool[0].logits)
-    changes = [
-        {"pool": pool[::-1]},
-        {"pool": [other, *pool[1:]]},
-        {"dataset": altered("test", labels=1 - dataset.test.labels.clamp(max=1))},
-        {"dataset": altered("selection", labels=dataset.selection.labels.flip(0))},
-        {"dataset": altered("train", images=images)},
-        {"dataset": altered("test", mean=dataset.test.mean + 1)},
-        {"sizes": (3,)},
-        {"sizes": (2, 3)},
-        {"kinds": ("logit ensemble",)},
-        {"n_subsets": 2},
-    ]
-    assert costs() == 1
-    assert costs() == 0
-    assert costs(sizes=[2]) == 0  # a list says the same
-    assert costs(dataset=replace(dataset)) == 0
-    assert costs(dataset=altered("test", images=dataset.test.images.clone())) == 0
-    assert [costs(**change) for change in changes] == [1] * len(changes)
-    assert [costs(**change) for change in changes] == [0] * len(changes)
-    # Nor is one found that another version of this package made.
-    monkeypatch.setattr(kept, "source", lambda: "another")
-    assert costs() == 1
-
-
-def test_tables_of_two_functions_are_kept_apart(tmp_path):
-    @kept.kept
-    def one(pool, predictions=None):
-        return pd.DataFrame({"n": [len(pool)]})
-
-    @kept.kept
-    def two(pool, predictions=None):
-        return pd.DataFrame({"n": [-len(pool)]})
-
-    store = Counting(tmp_path)
-    assert [one([1, 2], predictions=store).n.item(), two([1, 2], predictions=store).n.item()] == [2, -2]
-    assert one([1, 2]).n.item() == 2  # kept nowhere
-    assert (store.tables, one.__name__) == (2, "one")
-
-
-def test_an_argument_that_no_key_can_hold_is_no_key(tmp_path):
-    @kept.kept
-    def one(pool, predictions=None):
-        return pd.DataFrame({"n": [1]})
-
-    with pytest.raises(TypeError, match="JSON"):
-        one(object(), predictions=Predictions(tmp_path))
-
-
-def test_the_source_is_that_of_every_file(tmp_path, monkeypatch):
-    folder = tmp_path / "wamlib"
-    (folder / "tables").mkdir(parents=True)
-    for name in ("a.py", "tables/b.py"):
-        (folder / name).write_text(name)
-    monkeypatch.setattr(kept, "__file__", str(folder / "tables" / "kept.py"))
-    before = kept.source.__wrapped__()
-    assert kept.source.__wrapped__() == before
-    (folder / "tables" / "b.py").write_text("another")
-    assert kept.source.__wrapped__() != before
