@@ -186,7 +186,8 @@ def ranks(found):
     found = found.assign(templates_kept=found.soup_own - found.own)
 
     def rank(cell):
-        return pd.Series({name: spearmanr(cell[name], cell.gain).statistic for name in names})
+        defined = [name for name in names if min(cell[name].nunique(), cell.gain.nunique()) > 1]
+        return pd.Series({name: spearmanr(cell[name], cell.gain).statistic for name in defined}, index=names)
 
     some = {"all pairs": found, "without permuted": found[found.kind != PERMUTED]}
     columns = [*names, "gain"]
