@@ -25,6 +25,7 @@ __all__ = [
     "merge",
     "models",
     "packed",
+    "pairs",
     "plot",
     "pools",
     "predictions",

@@ -20,6 +20,7 @@ from ..merge import (
 )
 from ..runs import RunStore
 from ..stats import paired_difference
+from ..train import initial_model
 
 NAMES = ("model", "start", "replica")
 SCALES = (0.5, 1.0, 1.5)  # of the mean task vector
@@ -62,7 +63,9 @@ def merges(pool):
 
 def beginning(pool):
     """Return the weights that the training of a pool began with."""
-    return RunStore().start_state(pool.runs[0].config)
+    config = pool.runs[0].config
+    start = None if config.start is None else RunStore()[config.start].state
+    return initial_model(config, pool.dataset, start).state_dict()
 
 
 def candidates(pool):
