@@ -1,5 +1,7 @@
 """Tiny members and data sets, and independent float64 references that share no code with wamlib."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -109,6 +111,7 @@ def untrained_chapter(name, dataset, folder, **parameters):
     """A chapter at work on runs that nobody trained, so that it can be tried with any architectures in seconds."""
     here = Chapter.of(name, **{"profile": "test", "dataset": "digits", "n_replicas": 2, **parameters})
     here.evidence, here._finished, here.folder = Evidence(folder), {}, folder
+    dataset = replace(dataset, name=here.p.dataset)
     for index, (key, configs) in enumerate(here.groups.items()):
         runs = untrained(configs[0].model, dataset, len(configs), spread=0.1 + 0.01 * index)
         for run in runs:
