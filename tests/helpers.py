@@ -8,7 +8,7 @@ import torch
 from conftest import tiny
 from torch import nn
 
-from wamlib import data, models
+from wamlib import data, evaluate, models
 from wamlib.chapters import Chapter
 from wamlib.evidence import Evidence
 from wamlib.pools import Pool
@@ -94,7 +94,10 @@ def untrained(model, dataset, n=3, spread=0.1):
                     state[key].clamp_(min=0.2 * size)
         module.load_state_dict(state)
         logits = {name: eval_logits(module, getattr(dataset, name)) for name in ("selection", "test")}
-        record = {f"{name}_sha256": fingerprint(part) for name, part in (("checkpoint", state), ("logits", logits))}
+        metrics = {name: evaluate.metrics(logits[name], getattr(dataset, name).labels) for name in logits}
+        history = [{"epoch": epoch, "loss": 1.0, "accuracy": 50.0, "lr": 0.1, "seconds": 0.5} for epoch in (1, 2)]
+        record = {"metrics": metrics, "history": history, "seconds": 1.0, "split_hash": dataset.split_hash}
+        record |= {f"{name}_sha256": fingerprint(part) for name, part in (("checkpoint", state), ("logits", logits))}
         run = Run(tiny(model=model, seed=seed), record, storage=None)
         vars(run).update(state=state, logits=logits)  # in place of files
         runs.append(run)
@@ -114,8 +117,6 @@ def untrained_chapter(name, dataset, folder, **parameters):
     dataset = replace(dataset, name=here.p.dataset)
     for index, (key, configs) in enumerate(here.groups.items()):
         runs = untrained(configs[0].model, dataset, len(configs), spread=0.1 + 0.01 * index)
-        for run in runs:
-            run.record.update(split_hash="", seconds=1.0)
         here._finished[key], here._pools[key] = runs, Pool(runs, dataset)
     return here
 

@@ -11,7 +11,8 @@ import pytest
 from check_html import problems
 
 from wamlib import plot, stats
-from wamlib.plot import Quantity, plane_figure, walk_figure
+from wamlib.chapters.between.plane import band_colours, excess, plane_figure
+from wamlib.plot import Quantity, walk_figure
 
 MODELS, STARTS, SIZES = ["mlp", "resnet8"], ["shared start", "independent init"], [2, 3, 5, 10]
 NAMES = ["member", "uniform soup", "logit ensemble"]
@@ -266,8 +267,6 @@ def test_a_click_and_a_drag_go_to_the_point_under_the_mouse(show):
 
 
 def test_the_map_is_drawn_in_its_bands_the_right_way_up(show):
-    from wamlib.plot.plane import band_colours, excess
-
     page = show(plane())
     drawn = part(page, "canvas").evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
     rows = PLANES[PLANES.start == STARTS[0]]

@@ -25,7 +25,7 @@ def main(profile):
     notebooks = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     everything = [digests(path) for path in notebooks.values()]
     for stem, path in notebooks.items():
-        published = evidence(stem) if profile == "published" else []
+        published = evidence() if profile == "published" else []
         write(f"{stem}-{profile}", [settings, cells(path), *digests(path), *published])
     cell = [source for path in notebooks.values() for tags, source in cells(path) if "parameters" in tags]
     write(f"sweep-{profile}", [settings, cell, everything])
@@ -54,12 +54,10 @@ def digests(notebook):
     return sorted(found.items())
 
 
-def evidence(stem):
-    """Return the digests of the published tables that a chapter is drawn from."""
-    folder = ROOT / "data" / "evidence"
-    names = stem.partition("_")[2], "chapter"
-    files = [path for name in names for path in folder.glob(f"{name}.*.csv")] + [folder / "experiments.json"]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()]
+def evidence():
+    """Return the digests of the published tables; which of them a chapter is drawn from is not known beforehand."""
+    files = sorted((ROOT / "data" / "evidence").glob("*"))
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def write(name, content):

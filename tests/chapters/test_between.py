@@ -1,0 +1,69 @@
+"""Lines and planes between members: each error is that of the network which stands there."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import check_drawing, random_dataset, untrained, untrained_chapter
+
+from wamlib.chapters import between
+from wamlib.chapters.between.plane import error_over_plane
+from wamlib.lines import error_along_line
+from wamlib.merge import interpolate
+from wamlib.pools import Pool
+from wamlib.stats import mean_interval
+
+
+@pytest.fixture(scope="module", params=["resnet8", "mlp"])
+def pool(request):
+    dataset = random_dataset()
+    return Pool(untrained(request.param, dataset, spread=0.5), dataset)
+
+
+def test_a_line_has_both_kinds_of_statistics_for_batchnorm_only(pool):
+    line = error_along_line(pool, alphas=[0, 0.25, 1])
+    assert set(line.recalibrated) == ({False, True} if pool.has_batchnorm else {False})
+    for row in line.itertuples():
+        state = interpolate(*pool.states[:2], row.alpha)
+        assert row.error == pytest.approx(pool.error(state, recalibrate=row.recalibrated))
+    plain = line[~line.recalibrated].error.tolist()
+    chord = 0.75 * plain[0] + 0.25 * plain[2]
+    assert line.barrier.iloc[0] == pytest.approx(max(0, plain[1] - chord))
+
+
+def test_the_plane_scores_members_and_soup_where_they_stand(pool):
+    found = between.over_plane(pool, n_points=3, n_images=40)
+    few, at = pool.first(n_test=40), found.set_index("place")
+    assert (found.place == "grid").sum() == 9
+    for letter, state in zip("ABC", pool.states):
+        assert at.error[letter] == pytest.approx(few.error(state, recalibrate=True))
+    assert at.error["soup"] == pytest.approx(few.error(pool.soup(), recalibrate=True))
+    assert (at.u["A"], at.v["A"], at.u["B"]) == pytest.approx((0, 0, 1))
+    assert at.u["soup"] == pytest.approx((1 + at.u["C"]) / 3)
+
+
+def test_barriers_are_one_for_each_line_and_shown_with_their_interval():
+    rows = [("mlp", start, False, replica, alpha, 10.0 * replica + (start == "independent init"))
+            for start in ("shared start", "independent init") for replica in (0, 1, 2) for alpha in (0.0, 1.0)]  # fmt: skip
+    path = pd.DataFrame(rows, columns=["model", "start", "recalibrated", "replica", "alpha", "barrier"])
+    found = between.barriers(path)
+    assert found.barrier.tolist() == [0, 10, 20, 1, 11, 21]
+    mean, _, high, _ = mean_interval([0, 10, 20])
+    words = between.with_interval(found).barrier.tolist()
+    assert words[0] == f"{mean:.1f} [0.0, {high:.1f}]"  # no barrier is below 0
+
+
+def test_the_chapter_measures_and_says_what_it_needs(tmp_path):
+    here = untrained_chapter("between", random_dataset(), tmp_path, models=["mlp", "resnet8"], plane_model="mlp",
+                             n_members=3, alphas=[0.0, 0.5, 1.0], n_plane=3, n_plane_images=30)  # fmt: skip
+    tables = between.tables(here)
+    assert set(tables) == {"path", "plane", "barriers"}
+    assert len(tables["plane"]) == 3 * (9 + 4)
+    said = between.numbers(here, tables)
+    assert (said["n_points"], said["n_plane_images"], said["plane_model"]) == (9, 30, "mlp")
+    fresh = tables["barriers"].query("recalibrated and start == 'shared init'").barrier.mean()
+    assert said["fresh_init"] == pytest.approx(fresh)
+    fig = error_over_plane(tables["plane"])
+    check_drawing(fig, tmp_path)
+    assert not plt.get_fignums()
+    assert np.isfinite(tables["path"].error).all()
