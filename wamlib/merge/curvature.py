@@ -106,12 +106,13 @@ def fisher_diagonal(model, batches):
     totals = {key: torch.zeros_like(tensor, dtype=torch.float32) for key, tensor in parameters.items()}
 
     def log_probabilities(parameters, image):
-        return F.log_softmax(functional_call(model, parameters, (image[None],)).float(), dim=1)[0]
+        found = F.log_softmax(functional_call(model, parameters, (image[None],)).float(), dim=1)[0]
+        return found, found
 
     def squares(image):
-        slopes = jacrev(log_probabilities)(parameters, image)
-        shares = log_probabilities(parameters, image).exp()
-        return {key: torch.tensordot(shares, slope.float().square(), 1) for key, slope in slopes.items()}
+        slopes, logs = jacrev(log_probabilities, has_aux=True)(parameters, image)
+        shares = logs.exp()
+        return {key: torch.tensordot(shares, slope.float().square_(), 1) for key, slope in slopes.items()}
 
     n_images, modes = 0, [(module, module.training) for module in model.modules()]
     model.eval()
