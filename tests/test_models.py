@@ -152,6 +152,34 @@ def test_names_are_listed_once_and_all_can_be_built():
         assert all(models.head(models.build(name, 3, 3, (32, 32))).out_features == 3 for name in models.NAMES)
 
 
+@pytest.mark.parametrize("name", models.NAMES)
+def test_what_a_name_says_is_what_the_network_has(name):
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+    from torchvision.models.vision_transformer import EncoderBlock
+
+    with torch.device("meta"):
+        layers = list(models.build(name, 3, 3, (32, 32)).modules())
+
+    def has(*kinds):
+        return any(isinstance(layer, kinds) for layer in layers)
+
+    kind = "vit" if has(nn.MultiheadAttention) else "cnn" if has(nn.Conv2d) else "mlp" if has(nn.ReLU) else "linear"
+    dropout = any(layer.p > 0 for layer in layers if isinstance(layer, nn.Dropout))
+    residual = has(BasicBlock, Bottleneck, EncoderBlock, models.lite0.Block)
+    facts = models.facts(name)
+    assert facts == (kind, models.family(name), has(nn.BatchNorm2d), dropout, residual)
+    assert models.kind(name) == kind
+    assert facts.family in name
+
+
+def test_the_kind_of_a_name_with_a_width_of_another_package_and_of_none():
+    assert [models.kind(name) for name in ("resnet8-x2", "vgg16", "my.package:function")] == ["cnn", "cnn", "other"]
+    assert [models.family(name) for name in ("resnet8-x2", "resnet50_cifar", "vgg11_bn")] == ["resnet", "resnet", "vgg"]
+    for name in ("resnet", "linear-x2", "vit-xwide"):
+        with pytest.raises(ConfigError, match=f"name '{name}'"):
+            models.kind(name)
+
+
 def test_the_names_do_not_wait_for_torchvision():
     code = "import sys, wamlib.models; print('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -164,3 +192,4 @@ def test_registry_is_open():
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes))
 
     assert models.build("flat-test", 2, 1, (8, 8))(torch.randn(1, 1, 8, 8)).shape == (1, 2)
+    assert models.facts("flat-test") == ("other", "other", None, None, None)

@@ -1,9 +1,23 @@
 """Architectures by name, each built from the image size and the number of classes."""
 
 from . import lite0, published, small
-from .registry import PARTS, build, head, redraw, register, stem
+from .registry import PARTS, Facts, build, facts, family, head, kind, redraw, register, stem
 
-__all__ = ["NAMES", "PARTS", "PUBLISHED", "SMALL", "build", "head", "redraw", "register", "stem"]
+__all__ = [
+    "NAMES",
+    "PARTS",
+    "PUBLISHED",
+    "SMALL",
+    "Facts",
+    "build",
+    "facts",
+    "family",
+    "head",
+    "kind",
+    "redraw",
+    "register",
+    "stem",
+]
 
 SMALL = small.NAMES  # train in seconds on two CPU cores
 PUBLISHED = published.NAMES  # the sizes of the paper, from torchvision

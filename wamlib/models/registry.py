@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,26 +11,106 @@ from torch import nn
 from ..config import derive_seed
 from ..errors import ConfigError
 
-__all__ = ["PARTS", "build", "check_name", "head", "redraw", "register", "stem"]
+__all__ = ["PARTS", "Facts", "build", "check_name", "facts", "family", "head", "kind", "redraw", "register", "stem"]
 
 PARTS = ("stem", "head")  # what `redraw` can draw anew
 
-_BUILDERS = {}
+_BUILDERS, _FACTS = {}, {}
 
 
-def register(name):
+class Facts(NamedTuple):
+    """What the name of an architecture says about its networks.
+
+    Parameters
+    ----------
+    kind : {"linear", "mlp", "cnn", "vit", "other"}
+        "linear" is linear in the image, "cnn" has convolutions; "other" is what nobody has said anything about.
+    family : str
+        "linear", "mlp", "cnn", "vgg", "resnet", "densenet", "efficientnet" or "vit" here.
+    batchnorm, dropout, residual : bool or None
+        Whether it has BatchNorm, dropout, and blocks that add their input to their output; None if nobody said.
+    """
+
+    kind: str
+    family: str
+    batchnorm: bool | None = False
+    dropout: bool | None = False
+    residual: bool | None = False
+
+
+UNKNOWN = Facts("other", "other", None, None, None)
+
+
+def register(name, facts=UNKNOWN):
     """Return a decorator that adds a builder ``(n_classes, in_channels, image_size) -> Module``.
 
     The last `torch.nn.Linear` of the module must be its classifier: its input is
     what the book calls the features. A builder may have two more arguments: ``width``, a
     factor on its units, and ``weights``, which names pretrained ones.
+
+    Parameters
+    ----------
+    name : str
+    facts : Facts
+        What `kind`, `family` and `facts` shall say of the name.
     """
 
     def add(builder):
-        _BUILDERS[name] = builder
+        _BUILDERS[name], _FACTS[name] = builder, facts
         return builder
 
     return add
+
+
+def facts(name):
+    """Return what the name of an architecture says, without building it.
+
+    Parameters
+    ----------
+    name : str
+        One that `build` knows, a width behind it included; or ``package.module:function``, as `wamlib.advise`
+        takes it, of which nothing is known.
+
+    Returns
+    -------
+    Facts
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> facts("resnet8-x2").batchnorm
+    True
+    """
+    if ":" in str(name):
+        return UNKNOWN
+    check_name(name)
+    return _FACTS[name.partition("-x")[0]]
+
+
+def kind(name):
+    """Return the kind of an architecture by its name, "linear", "mlp", "cnn", "vit" or "other"; see `facts`.
+
+    Examples
+    --------
+    >>> kind("densenet121_cifar")
+    'cnn'
+    """
+    return facts(name).kind
+
+
+def family(name):
+    """Return the family of an architecture by its name; see `facts`.
+
+    Examples
+    --------
+    >>> family("densenet121_cifar")
+    'densenet'
+    """
+    return facts(name).family
 
 
 def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):

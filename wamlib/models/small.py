@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from ..errors import ConfigError
-from .registry import register
+from .registry import Facts, register
 
 
 def _scaled(units, width):
@@ -13,14 +13,14 @@ def _scaled(units, width):
     return max(1, round(units * width))
 
 
-@register("linear")
+@register("linear", Facts("linear", "linear"))
 def linear(n_classes, in_channels, image_size):
     """One layer: a row of weights for each class."""
     size = in_channels * image_size[0] * image_size[1]
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), head=nn.Linear(size, n_classes)))
 
 
-@register("deep_linear")
+@register("deep_linear", Facts("linear", "linear"))
 def deep_linear(n_classes, in_channels, image_size, width=1):
     """Two layers with nothing between them: linear in the image, not in the weights."""
     size, units = in_channels * image_size[0] * image_size[1], _scaled(64, width)
@@ -29,7 +29,7 @@ def deep_linear(n_classes, in_channels, image_size, width=1):
     )
 
 
-@register("mlp")
+@register("mlp", Facts("mlp", "mlp"))
 def mlp(n_classes, in_channels, image_size, width=1):
     """Three hidden layers; no dropout, so that a few epochs are enough."""
     layers = OrderedDict(flatten=nn.Flatten())
@@ -43,7 +43,7 @@ def mlp(n_classes, in_channels, image_size, width=1):
     return nn.Sequential(layers)
 
 
-@register("cnn")
+@register("cnn", Facts("cnn", "cnn", dropout=True))
 def cnn(n_classes, in_channels, image_size, width=1):
     """Convolutions and no normalisation: the layout of the paper's small CNN at half its width."""
     layers, channels = OrderedDict(), in_channels
@@ -69,7 +69,7 @@ def _classifier(channels, image_size, n_classes, width):
     )
 
 
-@register("vgg")
+@register("vgg", Facts("cnn", "vgg", dropout=True))
 def vgg(n_classes, in_channels, image_size, width=1, norm=False):
     """Pairs of 3 x 3 convolutions and maximum pooling: configuration B of Simonyan and Zisserman (2015), narrow.
 
@@ -87,13 +87,13 @@ def vgg(n_classes, in_channels, image_size, width=1, norm=False):
     return nn.Sequential(OrderedDict(features=features) | _classifier(stages[-1], image_size, n_classes, width))
 
 
-@register("vgg_bn")
+@register("vgg_bn", Facts("cnn", "vgg", batchnorm=True, dropout=True))
 def vgg_bn(n_classes, in_channels, image_size, width=1):
     """The same with BatchNorm behind every convolution."""
     return vgg(n_classes, in_channels, image_size, width, norm=True)
 
 
-@register("resnet8")
+@register("resnet8", Facts("cnn", "resnet", batchnorm=True, residual=True))
 def resnet8(n_classes, in_channels, image_size, width=1):
     """Three residual blocks with BatchNorm, of torchvision's own block.
 
@@ -122,7 +122,7 @@ def resnet8(n_classes, in_channels, image_size, width=1):
     return nn.Sequential(layers)
 
 
-@register("densenet")
+@register("densenet", Facts("cnn", "densenet", batchnorm=True))
 def densenet(n_classes, in_channels, image_size, width=1):
     """Three dense blocks of two layers: torchvision's `DenseNet` by its own size arguments.
 
@@ -137,7 +137,7 @@ def densenet(n_classes, in_channels, image_size, width=1):
     return model
 
 
-@register("vit")
+@register("vit", Facts("vit", "vit", residual=True))
 def vit(n_classes, in_channels, image_size, width=1):
     """Two encoder layers on a grid of patches: torchvision's `VisionTransformer` by its own size arguments."""
     from torchvision.models import VisionTransformer
