@@ -1,12 +1,11 @@
 """Logits, features and scores of a model on a split, always in eval mode."""
 
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from . import models
+from .modes import eval_mode
 
 __all__ = [
     "accuracy",
@@ -23,18 +22,6 @@ __all__ = [
     "predict_features",
     "predict_logits",
 ]
-
-
-@contextmanager
-def eval_mode(model):
-    """Put every module into eval mode, and back into the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def predict_logits(model, split, batch_size=250):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
 __all__ = ["ATTACKS", "attack"]
 

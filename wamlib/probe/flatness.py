@@ -7,8 +7,8 @@ from torch.nn.functional import cross_entropy
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
 from ..merge import is_learnable
+from ..modes import eval_mode
 from .second_order import plain_attention
 
 __all__ = ["filter_normalised_direction", "loss_along", "top_hessian_eigenvalue"]

@@ -5,7 +5,7 @@ from torch.func import vjp
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 from .second_order import plain_attention
 
 __all__ = ["local_lipschitz"]

@@ -10,7 +10,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
 __all__ = ["second_order_gap"]
 

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call, vjp
 
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
 __all__ = [
     "EffectiveTemplates",
