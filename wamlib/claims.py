@@ -104,10 +104,12 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     for item, got, known in [("claim", claim, CLAIMS), ("side", side, ("above", "below")),
                              ("protocol", protocol, PROTOCOLS)]:  # fmt: skip
         if got not in known:
-            _refuse(f"{item}", repr(got), f"one of {', '.join(known)}", "Correct the argument.")
+            fix = "Correct the argument."
+            raise ProbeError("cannot judge a claim", f"{item}", repr(got), f"one of {', '.join(known)}", fix)
     values = [float(value) for value in values]
     if not values or not all(math.isfinite(value) for value in values):
-        _refuse(f"{claim}, {name}", f"{values}", "one finite number per replica", "Look at the table they come from.")
+        fix = "Look at the table they come from."
+        raise ProbeError("cannot judge a claim", f"{claim}, {name}", f"{values}", "one finite number per replica", fix)
     mean, low, high, n = mean_interval(values)
     inside, outside = (low > bound, high < bound) if side == "above" else (high < bound, low > bound)
     verdict = "holds" if inside else "does not hold" if outside else "undecided"
@@ -163,7 +165,3 @@ def _together(measures):
     if (measures.verdict[measures.premise] != "holds").any():
         return "undecided"
     return min(measures.verdict[~measures.premise], key=VERDICTS.index)
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot judge a claim", item=item, got=got, wanted=wanted, fix=fix)

@@ -62,8 +62,8 @@ def sweep(
     _check_device(device, here=dask is None)
     there = RunStore(store)
     if gpus is not None and dask is None:
-        raise ConfigError("cannot choose workers", item="--gpus", got="no --dask beside it", wanted="a cluster",
-                          fix="Name its scheduler with --dask, or leave --gpus out.")  # fmt: skip
+        fix = "Name its scheduler with --dask, or leave --gpus out."
+        raise ConfigError("cannot choose workers", "--gpus", "no --dask beside it", "a cluster", fix)
     settings = {} if params is None else sweeps.read_parameters(params)
     configs = sweeps.book(**settings)
     if shard is not None:
@@ -201,10 +201,8 @@ def _check_device(name, here=True):
             return
     except (KeyError, RuntimeError):
         pass
-    raise ConfigError(
-        "cannot compute", item="--device", got=repr(name), wanted="cpu, or cuda or mps where there is one, or auto",
-        fix="Correct the option, or leave it out.",
-    )  # fmt: skip
+    fix = "Correct the option, or leave it out."
+    raise ConfigError("cannot compute", "--device", repr(name), "cpu, or cuda or mps where there is one, or auto", fix)
 
 
 class _Bars:
@@ -246,10 +244,8 @@ def _read_weights(text):
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(
-            "cannot read the weights", item="--weights", got=repr(text), wanted="numbers with commas between them",
-            fix="Write --weights 0.5,0.3,0.2, one number per member.",
-        ) from None  # fmt: skip
+        wanted, fix = "numbers with commas between them", "Write --weights 0.5,0.3,0.2, one number per member."
+        raise ConfigError("cannot read the weights", "--weights", repr(text), wanted, fix) from None
 
 
 def _print_plan(plan):

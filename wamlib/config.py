@@ -14,6 +14,8 @@ from .errors import ConfigError
 
 __all__ = ["TrainConfig", "derive_seed", "home"]
 
+DOING = "cannot make a TrainConfig"
+
 SCHEDULES = ("cosine", "step", "fifths", "linear", "constant")
 AUGMENTS = ("none", "flip", "crop", "flip-crop")
 PRECISIONS = ("float32", "bfloat16")
@@ -234,13 +236,8 @@ class TrainConfig:
             self._refuse("start", f"a run of {self.model} on {self.dataset}")
 
     def _refuse(self, field, wanted):
-        raise ConfigError(
-            "cannot make a TrainConfig",
-            item=f"field {field!r}",
-            got=repr(getattr(self, field)),
-            wanted=wanted,
-            fix="Correct this setting where the config is made.",
-        )
+        fix = "Correct this setting where the config is made."
+        raise ConfigError(DOING, f"field {field!r}", repr(getattr(self, field)), wanted, fix)
 
     def to_dict(self):
         """Return the settings as plain values that JSON can hold."""
@@ -256,18 +253,13 @@ class TrainConfig:
             If a name is unknown; the message lists the known ones. If a value is out of range.
         """
         if not isinstance(settings, dict):
-            raise ConfigError("cannot make a TrainConfig", item="the settings", got=f"a {type(settings).__name__}",
-                              wanted="a dict, from names to values", fix="Pass what to_dict() returned.")  # fmt: skip
+            wanted, fix = "a dict, from names to values", "Pass what to_dict() returned."
+            raise ConfigError(DOING, "the settings", f"a {type(settings).__name__}", wanted, fix)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = [name for name in settings if name not in known]
         if unknown:
-            raise ConfigError(
-                "cannot make a TrainConfig",
-                item=f"field {unknown[0]!r}",
-                got="a name that is not a setting",
-                wanted=f"one of {', '.join(sorted(known))}",
-                fix="Correct the name, or remove it.",
-            )
+            wanted, fix = f"one of {', '.join(sorted(known))}", "Correct the name, or remove it."
+            raise ConfigError(DOING, f"field {unknown[0]!r}", "a name that is not a setting", wanted, fix)
         settings = dict(settings)
         if isinstance(settings.get("start"), dict):
             settings["start"] = cls.from_dict(settings["start"])
@@ -298,8 +290,7 @@ class TrainConfig:
         10
         """
         if not isinstance(name, str) or name not in RECIPES:
-            raise ConfigError("cannot make a TrainConfig", item="the recipe", got=repr(name),
-                              wanted=f"one of {', '.join(RECIPES)}", fix="Correct the name.")  # fmt: skip
+            raise ConfigError(DOING, "the recipe", repr(name), f"one of {', '.join(RECIPES)}", "Correct the name.")
         return cls.from_dict(RECIPES[name] | changes)
 
     @cached_property

@@ -57,11 +57,13 @@ def decode_record(content, path, run_id):
         raise _damaged(path, "a record that was changed after it was written")
     if type(form) is not int or form not in (1, FORMAT):
         raise CheckpointError(
-            "cannot read a run", item=str(path), got=f"a record of format {form!r}",
-            wanted=f"format 1 to {FORMAT}, which this version of wamlib knows",
-            fix="Read it with the version that wrote it, which the record names, or delete the folder of the run and "
+            "cannot read a run",
+            str(path),
+            f"a record of format {form!r}",
+            f"format 1 to {FORMAT}, which this version of wamlib knows",
+            "Read it with the version that wrote it, which the record names, or delete the folder of the run and "
             "run the command again: it trains this run anew.",
-        )  # fmt: skip
+        )
     if (form == FORMAT) != (digest is not None):
         raise _damaged(path, f"a record of format {form} {'without' if digest is None else 'with'} a digest")
     wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name), kind)]

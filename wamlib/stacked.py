@@ -85,13 +85,10 @@ def train_stacked(configs, dataset, starts=None, *, device="auto"):
         If the configs cannot be trained together.
     """
     if not all(can_stack(config) for config in configs) or len({_common(config) for config in configs}) != 1:
-        raise ConfigError(
-            "cannot train together",
-            item=f"{len(configs)} configs",
-            got="settings that differ in more than seeds, starts, learning rates and weight decays, or no stacked form",
-            wanted="members in float32 by SGD, with neither dropout nor shuffled labels",
-            fix="Split them with wamlib.stacked.group.",
-        )
+        got = "settings that differ in more than seeds, starts, learning rates and weight decays, or no stacked form"
+        wanted = "members in float32 by SGD, with neither dropout nor shuffled labels"
+        fix = "Split them with wamlib.stacked.group."
+        raise ConfigError("cannot train together", f"{len(configs)} configs", got, wanted, fix)
     device = pick_device(device)
     dataset = dataset.to(device)
     starts = starts or [None] * len(configs)

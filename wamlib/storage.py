@@ -28,11 +28,9 @@ def open_storage(root):
     """
     protocol, colon, path = str(root).partition("://")
     if str(root) == "":
-        raise ConfigError(
-            "cannot open a store", item="its place", got="an empty text",
-            wanted="a folder, or a URL of an object store such as s3://bucket/runs",
-            fix="Correct it, or leave it out for the store of this checkout.",
-        )  # fmt: skip
+        wanted = "a folder, or a URL of an object store such as s3://bucket/runs"
+        fix = "Correct it, or leave it out for the store of this checkout."
+        raise ConfigError("cannot open a store", "its place", "an empty text", wanted, fix)
     if not colon:
         return Folder(root)
     return Folder(path) if protocol == "file" else Bucket(str(root))
@@ -210,11 +208,9 @@ class Bucket:
             # What others have written since must be seen.
             self.files, self.prefix = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(
-                "cannot open a store", item=url, got=str(error),
-                wanted="a folder, or a URL of an object store such as s3://bucket/runs",
-                fix="Correct it, or install what reads it: pip install 'wamlib[s3]' for s3://, gcsfs for gs://.",
-            ) from error  # fmt: skip
+            wanted = "a folder, or a URL of an object store such as s3://bucket/runs"
+            fix = "Correct it, or install what reads it: pip install 'wamlib[s3]' for s3://, gcsfs for gs://."
+            raise ConfigError("cannot open a store", url, str(error), wanted, fix) from error
         self.root = url.rstrip("/")
         self.prefix = self.prefix.rstrip("/")
 
@@ -339,8 +335,10 @@ def _telling(doing, item, absent_is_fine=False, of=OSError):
         if absent_is_fine and isinstance(error, FileNotFoundError):
             raise
         raise StoreError(
-            f"cannot {doing}", item=str(item), got=f"{type(error).__name__}: {error}",
-            wanted="a store that can be read and written",
-            fix="Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
+            f"cannot {doing}",
+            str(item),
+            f"{type(error).__name__}: {error}",
+            "a store that can be read and written",
+            "Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
             "and the same command continues.",
-        ) from error  # fmt: skip
+        ) from error

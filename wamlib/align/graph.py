@@ -70,13 +70,9 @@ def trace(model):
     try:
         graph = fx.symbolic_trace(model)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise AlignmentError(
-            "cannot trace the model",
-            item=type(model).__name__,
-            got=f"{type(error).__name__}: {error}",
-            wanted="a forward pass without control flow on values",
-            fix="Pass a model that torch.fx can trace.",
-        ) from error
+        got, wanted = f"{type(error).__name__}: {error}", "a forward pass without control flow on values"
+        fix = "Pass a model that torch.fx can trace."
+        raise AlignmentError("cannot trace the model", type(model).__name__, got, wanted, fix) from error
     return _Tracer(graph).specification()
 
 
@@ -261,10 +257,5 @@ class _Tracer:
         return found
 
     def refuse(self, node, got, wanted):
-        raise AlignmentError(
-            "cannot permute the units of the model",
-            item=f"node {node.name!r}",
-            got=got,
-            wanted=wanted,
-            fix="Align a model made of these; see wamlib.align.graph for what is known.",
-        )
+        fix = "Align a model made of these; see wamlib.align.graph for what is known."
+        raise AlignmentError("cannot permute the units of the model", f"node {node.name!r}", got, wanted, fix)

@@ -65,10 +65,8 @@ def repair(model, members, batches, weights=None):
     shares = check_weights(weights, len(members))
     shares = [share / sum(shares) for share in shares]
     if not batches:
-        raise AlignmentError(
-            "cannot repair a merged network", item="batches", got="none", wanted="batches of images",
-            fix="Pass training images; labels are not needed.",
-        )  # fmt: skip
+        fix = "Pass training images; labels are not needed."
+        raise AlignmentError("cannot repair a merged network", "batches", "none", "batches of images", fix)
     sites = _sites(model)
     network = copy.deepcopy(model).eval()
     found = []

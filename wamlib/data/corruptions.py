@@ -10,6 +10,8 @@ from ..errors import DataError
 
 __all__ = ["CORRUPTIONS", "corrupt"]
 
+DOING = "cannot corrupt images"
+
 # One number per severity, as the authors chose them for CIFAR-10, on pixels from 0 to 1.
 SEVERITIES = {
     "gaussian noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # standard deviation
@@ -156,14 +158,10 @@ BY_BYTES = {"pixelate": _pixelate, "jpeg": _jpeg}
 
 def _check(images, name, severity):
     if name not in SEVERITIES:
-        _refuse("name", repr(name), f"one of {', '.join(CORRUPTIONS)}", "Correct the name.")
+        raise DataError(DOING, "name", repr(name), f"one of {', '.join(CORRUPTIONS)}", "Correct the name.")
     if severity not in (1, 2, 3, 4, 5):
-        _refuse("severity", repr(severity), "a whole number from 1 to 5", "Correct the number.")
+        raise DataError(DOING, "severity", repr(severity), "a whole number from 1 to 5", "Correct the number.")
     if images.dtype != torch.uint8 or images.dim() != 4:
-        _refuse("images", f"{images.dtype} with {images.dim()} axes",
-                "torch.uint8 with four axes: sample, channel, height, width",
-                "Pass the images of a wamlib.data.Split, which are not normalised.")  # fmt: skip
-
-
-def _refuse(item, got, wanted, fix):
-    raise DataError("cannot corrupt images", item=item, got=got, wanted=wanted, fix=fix)
+        wanted = "torch.uint8 with four axes: sample, channel, height, width"
+        fix = "Pass the images of a wamlib.data.Split, which are not normalised."
+        raise DataError(DOING, "images", f"{images.dtype} with {images.dim()} axes", wanted, fix)

@@ -149,8 +149,8 @@ def load(name, root=None, *, n_train=None, n_eval=None, split_seed=0, device="cp
     try:
         device = torch.device(device)
     except RuntimeError as error:
-        raise DataError(f"cannot load {name}", item="device", got=repr(device), wanted="cpu, cuda or mps",
-                        fix="Correct the argument.") from error  # fmt: skip
+        fix = "Correct the argument."
+        raise DataError(f"cannot load {name}", "device", repr(device), "cpu, cuda or mps", fix) from error
     return _load(name, sources.resolve(name, root), root, n_train, n_eval, split_seed).to(device)
 
 
@@ -172,13 +172,9 @@ def _load(name, source, root, n_train, n_eval, split_seed):
     selection, train = order[:n_selection], order[n_selection:]
     if n_train is not None:
         if n_train > len(train):
-            raise DataError(
-                f"cannot load {name}",
-                item="n_train",
-                got=f"{n_train} images",
-                wanted=f"at most {len(train)}, what is left beside the selection split",
-                fix="Ask for fewer training images, or pass n_train=None for all of them.",
-            )
+            wanted = f"at most {len(train)}, what is left beside the selection split"
+            fix = "Ask for fewer training images, or pass n_train=None for all of them."
+            raise DataError(f"cannot load {name}", "n_train", f"{n_train} images", wanted, fix)
         train = train[:n_train]
     if n_eval is not None:
         selection = selection[: max(1, n_eval // 3)]
@@ -229,13 +225,13 @@ def training_size(name, root=None):
 def _check_number(name, item, number, low):
     whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not (whole and number >= low) and not (number is None and low == 1):
-        raise DataError(f"cannot load {name}", item=item, got=repr(number), wanted=f"a whole number of at least {low}",
-                        fix="Correct the argument; n_train=None and n_eval=None take all images.")  # fmt: skip
+        fix = "Correct the argument; n_train=None and n_eval=None take all images."
+        raise DataError(f"cannot load {name}", item, repr(number), f"a whole number of at least {low}", fix)
 
 
 def _check_raw(name, raw):
     def refuse(item, got, wanted, fix):
-        raise DataError(f"cannot load {name}", item=item, got=got, wanted=wanted, fix=fix)
+        raise DataError(f"cannot load {name}", item, got, wanted, fix)
 
     if len(raw.labels) == 0:
         refuse(raw.where, "no images", "at least 20", "Put images into class folders: CLASS/NAME.png.")

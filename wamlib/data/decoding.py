@@ -66,13 +66,10 @@ def decode(files, where, mode=None):
         for index in range(begin, min(begin + RUN, len(files))):
             image, _ = _decode(files[index], where, mode)
             if image.shape != first.shape:
-                raise DataError(
-                    "cannot load images",
-                    item=f"{where}/{files[index].name}",
-                    got=f"{image.shape[1]} x {image.shape[0]} pixels",
-                    wanted=f"{width} x {height}, the size of {where}/{files[0].name}",
-                    fix="Resize the images to one size before loading them.",
-                )
+                got = f"{image.shape[1]} x {image.shape[0]} pixels"
+                wanted = f"{width} x {height}, the size of {where}/{files[0].name}"
+                fix = "Resize the images to one size before loading them."
+                raise DataError("cannot load images", f"{where}/{files[index].name}", got, wanted, fix)
             pixels[index] = image if mode == "L" else image.transpose(2, 0, 1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -91,10 +88,5 @@ def _decode(file, where, mode):
     # RuntimeError is zipfile's word for an archive that is encrypted or packed in an unknown way.
     except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
             Image.DecompressionBombError) as error:  # fmt: skip
-        raise DataError(
-            "cannot load images",
-            item=f"{where}/{file.name}",
-            got=f"a file that does not decode ({error})",
-            wanted="a whole image",
-            fix="Replace or delete this file.",
-        ) from error
+        got, fix = f"a file that does not decode ({error})", "Replace or delete this file."
+        raise DataError("cannot load images", f"{where}/{file.name}", got, "a whole image", fix) from error

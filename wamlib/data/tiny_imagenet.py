@@ -59,10 +59,5 @@ def _image_file(path, folder):
 
 
 def _refuse(item, got, wanted):
-    raise DataError(
-        "cannot load tiny-imagenet",
-        item=str(item),
-        got=got,
-        wanted=wanted,
-        fix="Run `wamlib fetch tiny-imagenet`, or unpack the archive there.",
-    )
+    fix = "Run `wamlib fetch tiny-imagenet`, or unpack the archive there."
+    raise DataError("cannot load tiny-imagenet", str(item), got, wanted, fix)

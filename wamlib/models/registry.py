@@ -149,13 +149,8 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
     """
     chosen = _builder(name, weights)
     if min(image_size) < 8:
-        raise ConfigError(
-            f"cannot build {name}",
-            item="image_size",
-            got=f"{image_size[0]} x {image_size[1]} pixels",
-            wanted="at least 8 x 8",
-            fix="Enlarge the images.",
-        )
+        got = f"{image_size[0]} x {image_size[1]} pixels"
+        raise ConfigError(f"cannot build {name}", "image_size", got, "at least 8 x 8", "Enlarge the images.")
     builder = functools.partial(chosen, n_classes, in_channels, image_size)
     if seed is None:
         return builder()
@@ -183,13 +178,8 @@ def _builder(name, weights):
 
 
 def _refuse_name(name, got):
-    raise ConfigError(
-        "cannot build a model",
-        item=f"name {name!r}",
-        got=got,
-        wanted=f"one of {', '.join(_BUILDERS)}",
-        fix="Correct the name, or add a builder with wamlib.models.register.",
-    )
+    fix = "Correct the name, or add a builder with wamlib.models.register."
+    raise ConfigError("cannot build a model", f"name {name!r}", got, f"one of {', '.join(_BUILDERS)}", fix)
 
 
 def _width(name, factor):
@@ -199,13 +189,8 @@ def _width(name, factor):
         if not 0 < width < math.inf:
             raise ValueError("not a positive number")
     except ValueError as error:
-        raise ConfigError(
-            "cannot build a model",
-            item=f"name {name!r}",
-            got=f"the width {factor!r}",
-            wanted="a positive number behind -x, as in mlp-x2",
-            fix="Correct the name.",
-        ) from error
+        wanted, fix = "a positive number behind -x, as in mlp-x2", "Correct the name."
+        raise ConfigError("cannot build a model", f"name {name!r}", f"the width {factor!r}", wanted, fix) from error
     return width
 
 
@@ -213,13 +198,8 @@ def head(model):
     """Return the classifier of a model: its last `torch.nn.Linear`."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not layers:
-        raise ConfigError(
-            "cannot find the head",
-            item=type(model).__name__,
-            got="no torch.nn.Linear",
-            wanted="a last linear layer that gives the logits",
-            fix="Give the model a linear classifier.",
-        )
+        wanted, fix = "a last linear layer that gives the logits", "Give the model a linear classifier."
+        raise ConfigError("cannot find the head", type(model).__name__, "no torch.nn.Linear", wanted, fix)
     return layers[-1]
 
 

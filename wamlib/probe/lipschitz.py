@@ -51,9 +51,11 @@ def local_lipschitz(model, images, *, temperature=1.0, n_iterations=20, seed=0):
     Golub and Van Loan (2013), Matrix Computations, Section 8.2, for power iteration.
     """
     if not temperature > 0:
-        _refuse("temperature", repr(temperature), "a positive number", "Fit one with wamlib.evaluate.fit_temperature.")
+        wanted, fix = "a positive number", "Fit one with wamlib.evaluate.fit_temperature."
+        raise ProbeError("cannot estimate a local Lipschitz constant", "temperature", repr(temperature), wanted, fix)
     if n_iterations < 1:
-        _refuse("n_iterations", repr(n_iterations), "at least 1", "Twenty are enough for ten classes.")
+        doing = "cannot estimate a local Lipschitz constant"
+        raise ProbeError(doing, "n_iterations", repr(n_iterations), "at least 1", "Twenty are enough for ten classes.")
 
     def centred(pixels):
         logits = model(pixels) / temperature
@@ -77,7 +79,3 @@ def _unit(vectors):
     """Return the vectors with norm 1, those of norm 0 (of a logit that nothing moves) as they are."""
     norms = vectors.flatten(1).norm(dim=1).view(-1, *[1] * (vectors.dim() - 1))
     return vectors / torch.where(norms > 0, norms, 1)
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot estimate a local Lipschitz constant", item=item, got=got, wanted=wanted, fix=fix)

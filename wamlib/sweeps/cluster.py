@@ -41,10 +41,8 @@ def cluster(address, *, gpus=None):
     try:
         import distributed
     except ImportError as error:
-        raise ConfigError(
-            "cannot use a cluster", item="distributed", got="a package that is not installed", wanted="distributed",
-            fix="Install it: pip install 'wamlib[dask]'.",
-        ) from error  # fmt: skip
+        got, fix = "a package that is not installed", "Install it: pip install 'wamlib[dask]'."
+        raise ConfigError("cannot use a cluster", "distributed", got, "distributed", fix) from error
     # What goes wrong is said once, by the error that is raised. (The package gives its parts levels of their own.)
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
