@@ -149,7 +149,7 @@ def test_a_sweep_trains_into_a_bucket_and_chapters_read_it(url, monkeypatch):
     configs = [tiny(seed=seed, epochs=1) for seed in range(2)]
     with ThreadPoolExecutor(2) as executor:
         sweeps.run(configs, executor=executor)
-    monkeypatch.setattr("wamlib.sweeps.training.LocalPool", None)  # nothing is trained again
+    monkeypatch.setattr("wamlib.sweeps.training.LocalWorkers", None)  # nothing is trained again
     assert [run.record["run_id"] for run in sweeps.run(configs)] == [config.run_id for config in configs]
 
 

@@ -62,8 +62,9 @@ CLAIMS = {
 }  # fmt: skip
 
 
-def measure(claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note="",
-            premise=False):  # fmt: skip
+def measure(
+    claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note="", premise=False
+):
     """Judge one measurement of a claim.
 
     Parameters
@@ -101,11 +102,11 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     ProbeError
         If the claim, the side or the protocol is unknown, or a value is no number.
     """
-    for item, got, known in [("claim", claim, CLAIMS), ("side", side, ("above", "below")),
-                             ("protocol", protocol, PROTOCOLS)]:  # fmt: skip
+    words = ("claim", claim, CLAIMS), ("side", side, ("above", "below")), ("protocol", protocol, PROTOCOLS)
+    for item, got, known in words:
         if got not in known:
             fix = "Correct the argument."
-            raise ProbeError("cannot judge a claim", f"{item}", repr(got), f"one of {', '.join(known)}", fix)
+            raise ProbeError("cannot judge a claim", item, repr(got), f"one of {', '.join(known)}", fix)
     values = [float(value) for value in values]
     if not values or not all(math.isfinite(value) for value in values):
         fix = "Look at the table they come from."
@@ -114,11 +115,9 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     inside, outside = (low > bound, high < bound) if side == "above" else (high < bound, low > bound)
     verdict = "holds" if inside else "does not hold" if outside else "undecided"
     needed = replicas_needed(values, bound) if verdict == "undecided" else 0
-    return {
-        "claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit,
-        "premise": premise, "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n,
-        "verdict": verdict, "n_needed": needed,
-    }  # fmt: skip
+    row = {"claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit}
+    row |= {"premise": premise, "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n}
+    return row | {"verdict": verdict, "n_needed": needed}
 
 
 def ledger(table):
@@ -148,15 +147,10 @@ def ledger(table):
             verdict = ONLY_RELEASED
         deciding = group[group.protocol == ("corrected" if "corrected" in by_protocol else "released")]
         statement, source, control = CLAIMS[claim]
-        rows.append(
-            {
-                "claim": claim, "statement": statement, "source": source, "control": control,
-                "dataset": dataset,
-                **{protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS},
-                "verdict": verdict,
-                "n_needed": int(deciding.n_needed.max()) if verdict == "undecided" else 0,
-            }
-        )  # fmt: skip
+        row = {"claim": claim, "statement": statement, "source": source, "control": control, "dataset": dataset}
+        row |= {protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS}
+        needed = int(deciding.n_needed.max()) if verdict == "undecided" else 0
+        rows.append(row | {"verdict": verdict, "n_needed": needed})
     return pd.DataFrame(rows)
 
 

@@ -14,9 +14,11 @@ from .errors import ConfigError, WamlibError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Train members, merge them, and probe the results.", no_args_is_help=True, add_completion=False,
+    help="Train members, merge them, and probe the results.",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 Store = Annotated[str | None, typer.Option(help="Folder or URL (s3://...) of the runs; by default $WAMLIB_RUNS.")]
 
@@ -127,8 +129,8 @@ def merge(
     """
     from .merge import merge_files
 
-    settings = {"weights": _read_weights(weights), "alpha": alpha, "density": density, "scale": scale, "scope": scope,
-                "seed": seed}  # fmt: skip
+    settings = {"weights": _read_weights(weights), "alpha": alpha, "density": density, "scale": scale}
+    settings |= {"scope": scope, "seed": seed}
     settings = {name: value for name, value in settings.items() if value is not None}
     try:
         with _notices(), _Bars() as bars:
@@ -195,8 +197,8 @@ def _check_device(name, here=True):
 
     try:
         device = torch.device("cpu" if name == "auto" else name)
-        there = {"cpu": True, "cuda": (device.index or 0) < torch.cuda.device_count(),
-                 "mps": torch.backends.mps.is_available()}  # fmt: skip
+        there = {"cpu": True, "mps": torch.backends.mps.is_available()}
+        there["cuda"] = (device.index or 0) < torch.cuda.device_count()
         if there[device.type] or not here:
             return
     except (KeyError, RuntimeError):

@@ -111,15 +111,15 @@ def feature_ensemble(features, heads, head="averaged"):
         wanted, fix = f"(class, {stacked.shape[-1]}) and (class,)", "Pass the layer that reads these features."
         raise MemberMismatchError("cannot make a feature ensemble", "heads", got, wanted, fix)
     if head == "first":
-        pooled = F.linear(stacked.mean(0), weight[0], bias[0])
+        logits = F.linear(stacked.mean(0), weight[0], bias[0])
     elif head == "averaged":
-        pooled = F.linear(stacked.mean(0), weight.mean(0), bias.mean(0))
+        logits = F.linear(stacked.mean(0), weight.mean(0), bias.mean(0))
     elif head == "own":
-        pooled = (stacked @ weight.transpose(1, 2) + bias[:, None]).mean(0)
+        logits = (stacked @ weight.transpose(1, 2) + bias[:, None]).mean(0)
     else:
         fix = "Correct the argument."
         raise MergeError("cannot make a feature ensemble", "head", repr(head), "'first', 'averaged' or 'own'", fix)
-    return pooled.to(features[0].dtype)
+    return logits.to(features[0].dtype)
 
 
 def _stack(tensors, what):

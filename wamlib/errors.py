@@ -65,7 +65,7 @@ class MergeError(WamlibError, ValueError):
 
 
 class MemberMismatchError(MergeError):
-    """Members differ in keys, shapes or dtypes, so they cannot be averaged or pooled."""
+    """Members differ in keys, shapes or dtypes, so they cannot be merged."""
 
 
 class NonFiniteMemberError(MergeError):

@@ -161,15 +161,12 @@ def brier(logits, labels):
 def calibration_error(logits, labels, n_bins=15):
     """Return the expected calibration error, in percentage points.
 
-    Bins are of equal width and closed on the right, so that a confidence of
-    exactly 1 lies in the last one.
-
     Parameters
     ----------
     logits : Tensor, shape (sample, class)
     labels : Tensor, int64, shape (sample,)
     n_bins : int
-        Number of bins of the confidence.
+        Bins of the confidence, of equal width and closed on the right, so that 1 lies in the last one.
 
     Returns
     -------
@@ -199,7 +196,7 @@ def confidence_bins(logits, labels, n_bins):
 def fit_temperature(logits, labels):
     """Return the temperature T > 0 that minimises the NLL of ``logits / T``.
 
-    For an ensemble pool first and fit afterwards: pooling changes the confidence.
+    For an ensemble average first and fit afterwards: averaging changes the confidence.
 
     References
     ----------
@@ -207,9 +204,8 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    spread = float(
-        logits.double().std().clamp_min(1e-30)
-    )  # searched relative to it, so that any scale of logits will do
+    # Searched relative to the spread, so that any scale of logits will do.
+    spread = float(logits.double().std().clamp_min(1e-30))
     unit = logits.double() / spread
     best = minimize_scalar(lambda t: nll(unit / 10**t, labels), bounds=(-3, 3), method="bounded")
     return spread * float(10**best.x)

@@ -334,11 +334,6 @@ def _telling(doing, item, absent_is_fine=False, of=OSError):
     except of as error:
         if absent_is_fine and isinstance(error, FileNotFoundError):
             raise
-        raise StoreError(
-            f"cannot {doing}",
-            str(item),
-            f"{type(error).__name__}: {error}",
-            "a store that can be read and written",
-            "Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
-            "and the same command continues.",
-        ) from error
+        got, wanted = f"{type(error).__name__}: {error}", "a store that can be read and written"
+        fix = "Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
+        raise StoreError(f"cannot {doing}", str(item), got, wanted, fix + "and the same command continues.") from error

@@ -71,17 +71,14 @@ class Advice:
         options = {}
         for name in found.options:
             gain, noise = found.gain(name)
-            options[name] = {
-                "accuracy": found.accuracy(name), "gain": gain, "standard_error": noise,
-                "how": "measured" if name == "logit ensemble" else "predicted",
-            }  # fmt: skip
-        return {
-            "recommendation": self.recommendation, "reasons": list(self.reasons), "budget": self.budget,
-            "n_members": len(members), "n_images": n, "members": members, "members_differ_p": cochran_q(found.members),
-            "pairs": [{**vars(pair), "alphas": list(pair.alphas), "errors": list(pair.errors)} for pair in found.pairs],
-            "options": options, "not_aligned_because": found.aligned or None,
-            "has_batchnorm": found.has_batchnorm, "recalibrated": found.recalibrated,
-        }  # fmt: skip
+            how = "measured" if name == "logit ensemble" else "predicted"
+            options[name] = {"accuracy": found.accuracy(name), "gain": gain, "standard_error": noise, "how": how}
+        pairs = [{**vars(pair), "alphas": list(pair.alphas), "errors": list(pair.errors)} for pair in found.pairs]
+        said = {"recommendation": self.recommendation, "reasons": list(self.reasons), "budget": self.budget}
+        said |= {"n_members": len(members), "n_images": n, "members": members}
+        said |= {"members_differ_p": cochran_q(found.members), "pairs": pairs, "options": options}
+        said |= {"not_aligned_because": found.aligned or None, "has_batchnorm": found.has_batchnorm}
+        return said | {"recalibrated": found.recalibrated}
 
 
 def advise(members, model, selection, *, training_batches=None, budget=1, alphas=ALPHAS, predict=None):

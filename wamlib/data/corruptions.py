@@ -73,20 +73,20 @@ def corrupt(images, name, severity, seed=0):
     return (255 * spoilt.clamp(0, 1)).round().byte()
 
 
-def _gaussian_noise(pixels, deviation, generator):
+def _gaussian(pixels, deviation, generator):
     return pixels + deviation * torch.randn(pixels.shape, generator=generator)
 
 
-def _shot_noise(pixels, photons, generator):
+def _shot(pixels, photons, generator):
     return torch.poisson(photons * pixels, generator=generator) / photons
 
 
-def _impulse_noise(pixels, share, generator):
+def _impulse(pixels, share, generator):
     hit, white = torch.rand((2, *pixels.shape), generator=generator)
     return torch.where(hit < share, (white < 0.5).float(), pixels)
 
 
-def _speckle_noise(pixels, deviation, generator):
+def _speckle(pixels, deviation, generator):
     return pixels + deviation * pixels * torch.randn(pixels.shape, generator=generator)
 
 
@@ -150,8 +150,7 @@ def _by_pictures(images, change):
     return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
-BY_NOISE = {"gaussian noise": _gaussian_noise, "shot noise": _shot_noise, "impulse noise": _impulse_noise,
-            "speckle noise": _speckle_noise}  # fmt: skip
+BY_NOISE = {"gaussian noise": _gaussian, "shot noise": _shot, "impulse noise": _impulse, "speckle noise": _speckle}
 BY_PIXELS = {"gaussian blur": _gaussian_blur, "contrast": _contrast, "brightness": _brightness}
 BY_BYTES = {"pixelate": _pixelate, "jpeg": _jpeg}
 

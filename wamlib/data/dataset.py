@@ -159,13 +159,12 @@ def _load(name, source, root, n_train, n_eval, split_seed):
     raw = sources.read(source, root)
     _check_raw(name, raw)
     generator = torch.Generator().manual_seed(derive_seed("split", split_seed))
+    order = torch.randperm(len(raw.labels), generator=generator)
     if raw.test_images is None:
-        order = torch.randperm(len(raw.labels), generator=generator)
         n_test = round(TEST_SHARE * len(order))
         test_images, test_labels = raw.images[order[:n_test]], raw.labels[order[:n_test]]
         order = order[n_test:]
     else:
-        order = torch.randperm(len(raw.labels), generator=generator)
         # A copy, because the images may be mapped from a file that should not be needed any more.
         test_images, test_labels = raw.test_images.clone(), raw.test_labels
     n_selection = round(SELECTION_SHARE * len(order))
@@ -180,8 +179,8 @@ def _load(name, source, root, n_train, n_eval, split_seed):
         selection = selection[: max(1, n_eval // 3)]
         # Drawn, because test images may come class by class.
         generator = torch.Generator().manual_seed(derive_seed("test", split_seed))
-        kept = torch.randperm(len(test_labels), generator=generator)[:n_eval]
-        test_images, test_labels = test_images[kept], test_labels[kept]
+        drawn = torch.randperm(len(test_labels), generator=generator)[:n_eval]
+        test_images, test_labels = test_images[drawn], test_labels[drawn]
 
     images = raw.images[train]
     pixels = images.float()
@@ -230,23 +229,20 @@ def _check_number(name, item, number, low):
 
 
 def _check_raw(name, raw):
-    def refuse(item, got, wanted, fix):
-        raise DataError(f"cannot load {name}", item, got, wanted, fix)
-
+    doing, item = f"cannot load {name}", raw.where
     if len(raw.labels) == 0:
-        refuse(raw.where, "no images", "at least 20", "Put images into class folders: CLASS/NAME.png.")
+        fix = "Put images into class folders: CLASS/NAME.png."
+        raise DataError(doing, item, "no images", "at least 20", fix)
     if len(raw.classes) < 2:
-        refuse(raw.where, f"one class, {raw.classes[0]!r}", "at least 2", "Give each class a folder of its own.")
+        fix = "Give each class a folder of its own."
+        raise DataError(doing, item, f"one class, {raw.classes[0]!r}", "at least 2", fix)
     if len(raw.labels) < 20:
-        refuse(raw.where, f"{len(raw.labels)} images", "at least 20", "Add images; three splits need some each.")
+        fix = "Add images; three splits need some each."
+        raise DataError(doing, item, f"{len(raw.labels)} images", "at least 20", fix)
     missing = set(range(len(raw.classes))) - set(raw.labels.unique().tolist())
     if missing:
-        refuse(
-            f"{raw.where}, class {raw.classes[min(missing)]!r}",
-            "no training image",
-            "at least one of every class",
-            "Add training images of this class, or remove it.",
-        )
+        item, fix = f"{item}, class {raw.classes[min(missing)]!r}", "Add training images of this class, or remove it."
+        raise DataError(doing, item, "no training image", "at least one of every class", fix)
 
 
 def _hash(splits):

@@ -15,9 +15,7 @@ __all__ = ["find_fashion_mnist", "read_fashion_mnist"]
 
 DOING = "cannot load fashion-mnist"
 
-CLASSES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # SHA-256 of the decompressed files. The compressed ones differ between distributors
 # (Debian blanks the gzip header), so their checksums prove nothing.
 SHA256 = {

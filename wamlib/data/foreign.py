@@ -63,7 +63,7 @@ def photographs(size, n=None):
     size : tuple of int
         Height and width of a patch, in pixels of the photographs (427 by 640), at most those.
     n : int or None
-        Patches to keep, evenly spaced; None keeps all that fit side by side without overlap, and so does a number
+        Patches, evenly spaced; None takes all that fit side by side without overlap, and so does a number
         larger than there are.
 
     Returns
@@ -87,8 +87,8 @@ def photographs(size, n=None):
         rows = pixels.unfold(1, height, height).unfold(2, width, width)
         patches.append(rows.permute(1, 2, 0, 3, 4).reshape(-1, 3, height, width))
     patches = torch.cat(patches)
-    kept = range(len(patches)) if n is None or n >= len(patches) else [i * len(patches) // n for i in range(n)]
-    return patches[list(kept)]
+    chosen = range(len(patches)) if n is None or n >= len(patches) else [i * len(patches) // n for i in range(n)]
+    return patches[list(chosen)]
 
 
 def foreign(names, dataset, n=None, root=None):

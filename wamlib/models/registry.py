@@ -167,19 +167,18 @@ def check_name(name):
 def _builder(name, weights):
     """Return what builds the model of a name, given classes, channels and pixels."""
     plain, mark, factor = str(name).partition("-x")
-    if plain not in _BUILDERS:
-        _refuse_name(name, "a name that is not registered")
-    wanted = {key: value for key, value in (("width", _width(name, factor) if mark else None), ("weights", weights))
-              if value}  # fmt: skip
-    known = inspect.signature(_BUILDERS[plain]).parameters
-    if lacking := [key for key in wanted if key not in known]:
-        _refuse_name(name, f"{lacking[0]} {wanted[lacking[0]]!r} for a model that has none")
-    return functools.partial(_BUILDERS[plain], **wanted)
-
-
-def _refuse_name(name, got):
-    fix = "Correct the name, or add a builder with wamlib.models.register."
-    raise ConfigError("cannot build a model", f"name {name!r}", got, f"one of {', '.join(_BUILDERS)}", fix)
+    got, asked = "a name that is not registered", {}
+    if plain in _BUILDERS:
+        asked = {"width": _width(name, factor) if mark else None, "weights": weights}
+        asked = {key: value for key, value in asked.items() if value}
+        known = inspect.signature(_BUILDERS[plain]).parameters
+        got = next(
+            (f"{key} {value!r} for a model that has none" for key, value in asked.items() if key not in known), ""
+        )
+    if got:
+        fix = "Correct the name, or add a builder with wamlib.models.register."
+        raise ConfigError("cannot build a model", f"name {name!r}", got, f"one of {', '.join(_BUILDERS)}", fix)
+    return functools.partial(_BUILDERS[plain], **asked)
 
 
 def _width(name, factor):

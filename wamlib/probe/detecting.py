@@ -97,6 +97,6 @@ def detection(own, foreign):
     ascending = foreign.sort().values
     below, not_above = (torch.searchsorted(ascending, own, right=right) for right in (False, True))
     auroc = 50 * (below + not_above).double().mean().item() / len(foreign)
-    n_kept = -(-95 * len(own) // 100)
-    threshold = own.sort(descending=True).values[n_kept - 1]
+    n_own = -(-95 * len(own) // 100)
+    threshold = own.sort(descending=True).values[n_own - 1]
     return Detection(auroc, 100 * (foreign >= threshold).double().mean().item())

@@ -148,8 +148,8 @@ def top_hessian_eigenvalue(model, images, labels, seed=0, tolerance=1e-3, most=3
         hessian = LinearOperator((n, n), matvec=product, dtype=np.float64)
         try:
             # One pair that stands out needs few vectors; scipy's own choice of 20 costs 20 products at least.
-            found = eigsh(hessian, k=1, which="LA", ncv=min(n, 8), v0=first, tol=tolerance, maxiter=most,
-                          return_eigenvectors=False)  # fmt: skip
+            settings = {"k": 1, "which": "LA", "ncv": min(n, 8), "v0": first, "tol": tolerance, "maxiter": most}
+            found = eigsh(hessian, **settings, return_eigenvectors=False)
         except ArpackNoConvergence:
             wanted, fix = f"a relative accuracy of {tolerance:g}", "Raise `most`, or accept a larger tolerance."
             raise ProbeError(DOING, "top eigenvalue", f"no convergence in {most} restarts", wanted, fix) from None

@@ -50,11 +50,11 @@ def local_lipschitz(model, images, *, temperature=1.0, n_iterations=20, seed=0):
     Szegedy et al. (2014), Intriguing properties of neural networks, Section 4.3, for instability by spectral norms. https://arxiv.org/abs/1312.6199
     Golub and Van Loan (2013), Matrix Computations, Section 8.2, for power iteration.
     """
+    doing = "cannot estimate a local Lipschitz constant"
     if not temperature > 0:
-        wanted, fix = "a positive number", "Fit one with wamlib.evaluate.fit_temperature."
-        raise ProbeError("cannot estimate a local Lipschitz constant", "temperature", repr(temperature), wanted, fix)
+        fix = "Fit one with wamlib.evaluate.fit_temperature."
+        raise ProbeError(doing, "temperature", repr(temperature), "a positive number", fix)
     if n_iterations < 1:
-        doing = "cannot estimate a local Lipschitz constant"
         raise ProbeError(doing, "n_iterations", repr(n_iterations), "at least 1", "Twenty are enough for ten classes.")
 
     def centred(pixels):

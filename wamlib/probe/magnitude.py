@@ -160,7 +160,6 @@ def _channels(layer, variance, activation, units, read):
     got = f"BatchNorm of {n} channels behind a layer of {units} units"
     wanted = f"{units}, or these behind the channels that an earlier BatchNorm read"
     raise ProbeError(DOING, f"layer {layer!r}", got, wanted, "Use scope='learnable' and recalibrate BatchNorm.")
-    return None
 
 
 def _learnable(state):

@@ -18,12 +18,12 @@ from conftest import tiny
 from wamlib import sweeps
 from wamlib.errors import ConfigError
 from wamlib.runs import RunStore
-from wamlib.sweeps.local import ATTEMPTS, LocalPool, WorkerDiedError, slots
+from wamlib.sweeps.local import ATTEMPTS, LocalWorkers, WorkerDiedError, slots
 
 
 @pytest.fixture
 def pool():
-    with_two = LocalPool([{"SLOT": "a"}, {"SLOT": "b"}])
+    with_two = LocalWorkers([{"SLOT": "a"}, {"SLOT": "b"}])
     yield with_two
     with_two.shutdown(cancel_futures=True)
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_sent_is_refused_at_once(pool):
 
 
 def test_shutting_down_ends_what_is_under_way(tmp_path):
-    pool = LocalPool([{}])
+    pool = LocalWorkers([{}])
     running, waiting = pool.submit(stay, tmp_path / "begun"), pool.submit(pow, 2, 2)
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
@@ -130,7 +130,7 @@ def test_shutting_down_ends_what_is_under_way(tmp_path):
 
 
 def test_shutting_down_without_haste_lets_calls_end():
-    with LocalPool([{}]) as pool:
+    with LocalWorkers([{}]) as pool:
         futures = [pool.submit(pow, 2, n) for n in range(5)]
     assert [future.result(0) for future in futures] == [1, 2, 4, 8, 16]
 
