@@ -29,6 +29,11 @@ class WamlibError(Exception):
         What was found there and what would have been right.
     fix : str
         What to do next, as one sentence.
+
+    Notes
+    -----
+    The parts are passed in this order; one that is too long for the line of the ``raise`` is named first, in a
+    line such as ``fix = "Pass one entry per member."``.
     """
 
     def __init__(self, doing, item, got, wanted, fix):

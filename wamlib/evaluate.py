@@ -1,5 +1,7 @@
 """Logits, features and scores of a model on a split, always in eval mode."""
 
+from contextlib import ExitStack
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -57,11 +59,8 @@ def predict_features(model, split, batch_size=250):
     Tensor, float32, shape (sample, feature)
     """
     caught = []
-    hook = models.head(model).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].float()))
-    try:
+    with models.head(model).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].float())):
         predict_logits(model, split, batch_size)
-    finally:
-        hook.remove()
     return torch.cat(caught)
 
 
@@ -91,20 +90,17 @@ def layer_spread(model, split, batch_size=250):
     if not layers:
         last = models.head(model)
         layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not last}
-    caught = {name: [] for name in layers}
+    caught = {layer: [] for layer in layers.values()}
 
-    def catch(name):
-        return lambda module, inputs, output: caught[name].append(
-            output.double().reshape(len(output), output.shape[1], -1).cpu()
-        )
+    def catch(layer, inputs, output):
+        caught[layer].append(output.double().reshape(len(output), output.shape[1], -1).cpu())
 
-    hooks = [layer.register_forward_hook(catch(name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for layer in caught:
+            hooks.enter_context(layer.register_forward_hook(catch))
         predict_logits(model, split, batch_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts).transpose(0, 1).flatten(1).std(1).mean().item() for name, parts in caught.items()}
+    flat = {name: torch.cat(caught[layer]).transpose(0, 1).flatten(1) for name, layer in layers.items()}
+    return {name: units.std(1).mean().item() for name, units in flat.items()}
 
 
 def _layout(images):

@@ -79,7 +79,15 @@ def unpack(content):
     return tensors, header.get("__metadata__", {})
 
 
-class Folder:
+class _Storage:
+    def check_writable(self):
+        """Refuse a store that cannot be written to, before anything is trained for it."""
+        name = f".locks/{uuid.uuid4().hex}"  # of this check alone
+        self.write(name, b"can be written to")
+        self.delete(name)
+
+
+class Folder(_Storage):
     """Files below a folder, which several machines may share.
 
     Parameters
@@ -152,10 +160,6 @@ class Folder:
         with _telling("delete a file of a run", self.path(name)):
             self.path(name).unlink(missing_ok=True)
 
-    def check_writable(self):
-        """Refuse a store that cannot be written to, before anything is trained for it."""
-        _check_writable(self)
-
     def name_of(self, stem, suffix, digest):
         """Return the name of a file of a run."""
         return f"{stem}.{suffix}"
@@ -185,7 +189,7 @@ class Folder:
             yield path, lambda: None
 
 
-class Bucket:
+class Bucket(_Storage):
     """Objects below a URL of an object store, such as ``s3://bucket/runs``.
 
     An object appears whole or not at all, so no step is needed for that; locks there are none. Two processes that
@@ -278,10 +282,6 @@ class Bucket:
             if self.has(name):
                 self.files.rm_file(f"{self.prefix}/{name}")
 
-    def check_writable(self):
-        """As `Folder.check_writable`."""
-        _check_writable(self)
-
     def name_of(self, stem, suffix, digest):
         """Return the name of an object of a run, its digest in it.
 
@@ -316,12 +316,6 @@ class Bucket:
         # Each service behind fsspec has its own kinds of exception.
         with _telling(doing, self.path(name), absent_is_fine, of=Exception):
             yield
-
-
-def _check_writable(storage):
-    name = f".locks/{uuid.uuid4().hex}"  # of this check alone
-    storage.write(name, b"can be written to")
-    storage.delete(name)
 
 
 @contextlib.contextmanager

@@ -93,16 +93,15 @@ class Dataset:
 
     def to(self, device):
         """Return the data set with all images on another device."""
-        splits = {name: getattr(self, name).to(device) for name in ("train", "selection", "test")}
-        return replace(self, **splits)
+        return self._each(lambda split: split.to(device))
 
     def with_unit_pixels(self):
         """Return the data set whose images are normalised to bytes divided by 255, channels alike."""
+        zero, one = torch.zeros_like(self.train.mean), torch.full_like(self.train.std, 255.0)
+        return self._each(lambda split: replace(split, mean=zero, std=one))
 
-        def unit(split):
-            return replace(split, mean=torch.zeros_like(split.mean), std=torch.full_like(split.std, 255.0))
-
-        return replace(self, **{name: unit(getattr(self, name)) for name in ("train", "selection", "test")})
+    def _each(self, change):
+        return replace(self, **{name: change(getattr(self, name)) for name in ("train", "selection", "test")})
 
     def with_shuffled_labels(self, seed):
         """Return the data set with the training labels dealt out at random, the other splits as they are."""

@@ -103,13 +103,7 @@ def kind(name):
 
 
 def family(name):
-    """Return the family of an architecture by its name; see `facts`.
-
-    Examples
-    --------
-    >>> family("densenet121_cifar")
-    'densenet'
-    """
+    """Return the family of an architecture by its name, such as "densenet"; see `facts`."""
     return facts(name).family
 
 
