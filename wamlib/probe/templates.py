@@ -9,14 +9,7 @@ from torch.func import functional_call, vjp
 from ..errors import ProbeError
 from ..modes import eval_mode
 
-__all__ = [
-    "EffectiveTemplates",
-    "TemplateMatch",
-    "class_means",
-    "effective_templates",
-    "template_match",
-    "templates",
-]
+__all__ = ["EffectiveTemplates", "TemplateMatch", "class_means", "effective_templates", "template_match", "templates"]
 
 
 def templates(state, shape):

@@ -49,11 +49,9 @@ def cluster(address, *, gpus=None):
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        got, fix = (
-            f"no answer ({type(error).__name__}: {error})",
-            "Start one with `dask scheduler`, and give the address ",
-        )
-        raise ConfigError(DOING, address, got, "a scheduler", fix + "that it prints.") from error
+        got = f"no answer ({type(error).__name__}: {error})"
+        fix = "Start one with `dask scheduler`, and give the address that it prints."
+        raise ConfigError(DOING, address, got, "a scheduler", fix) from error
     with client:
         resources = _check_workers(client, address, gpus)
         yield client.get_executor(pure=False, resources=resources)
