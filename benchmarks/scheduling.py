@@ -28,7 +28,7 @@ from wamlib import models, storage, sweeps
 from wamlib.config import TrainConfig
 from wamlib.records import encode_record
 from wamlib.runs import RECORD, RunStore
-from wamlib.sweeps.local import LocalPool
+from wamlib.sweeps.local import LocalWorkers
 
 N_RUNS, N_LOOKUPS, ROUNDS = 10_000, 1_000, 5
 N_GPUS, PLANNED = 10_000, "resnet18_cifar"
@@ -115,7 +115,7 @@ def overhead(numbers, root):
 
 def local_pool(numbers):
     """Measure calls that do nothing: the pool of a sweep beside the standard library's."""
-    with LocalPool([{}, {}]) as ours, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as theirs:
+    with LocalWorkers([{}, {}]) as ours, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as theirs:
         for pool in (ours, theirs):
             list(pool.map(abs, range(100)))
         rounds = [[seconds(lambda: list(pool.map(abs, range(2_000)))) for pool in (ours, theirs)] for _ in range(5)]  # noqa: B023

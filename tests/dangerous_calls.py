@@ -3,12 +3,11 @@
 import ast
 
 # Whatever their arguments are.
-NEVER = {
-    "eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "pickle.Unpickler", "_pickle.load",
-    "_pickle.loads", "cloudpickle.load", "cloudpickle.loads", "dill.load", "dill.loads", "joblib.load", "marshal.load",
-    "marshal.loads", "shelve.open", "pandas.read_pickle", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load",
-    "yaml.unsafe_load_all", "yaml.full_load_all", "subprocess.getoutput", "subprocess.getstatusoutput",
-}  # fmt: skip
+NEVER = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+NEVER |= {"pickle.load", "pickle.loads", "pickle.Unpickler", "_pickle.load", "_pickle.loads", "shelve.open"}
+NEVER |= {"cloudpickle.load", "cloudpickle.loads", "dill.load", "dill.loads", "joblib.load", "pandas.read_pickle"}
+NEVER |= {"marshal.load", "marshal.loads", "torch.hub.load", "yaml.unsafe_load", "yaml.full_load"}
+NEVER |= {"yaml.unsafe_load_all", "yaml.full_load_all"}
 SAFE_LOADERS = {"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"}
 
 

@@ -64,10 +64,9 @@ def random_split(n=40, channels=1, side=8, seed=0, n_classes=3):
 
 def random_dataset(n_train=200, n_selection=60, n_test=90, channels=1, n_classes=3):
     """Three splits of random pictures."""
-    sizes = {"train": n_train, "selection": n_selection, "test": n_test}
-    splits = {name: random_split(n, channels, seed=index, n_classes=n_classes)
-              for index, (name, n) in enumerate(sizes.items())}  # fmt: skip
-    return data.Dataset("random", tuple("abcdefghij"[:n_classes]), **splits, split_hash="")
+    sizes = enumerate((n_train, n_selection, n_test))
+    splits = [random_split(n, channels, seed=seed, n_classes=n_classes) for seed, n in sizes]
+    return data.Dataset("random", tuple("abcdefghij"[:n_classes]), *splits, split_hash="")
 
 
 def untrained(model, dataset, n=3, spread=0.1):

@@ -329,6 +329,10 @@ def test_the_dictionary_is_json_and_holds_the_numbers(trained):
 # What is refused
 
 
+def divided_by_zero(state):
+    return {key: tensor / 0 for key, tensor in state.items()}
+
+
 def relabelled(split, shift):
     return replace(split, labels=split.labels + shift)
 
@@ -345,13 +349,12 @@ def relabelled(split, shift):
         (lambda c: c.update(model=built("cnn")), errors.MemberMismatchError, "do not fit"),
         (lambda c: c.update(model=models.build("mlp", 4, 1, (8, 8))), errors.MemberMismatchError, "shape of its own"),
         (lambda c: c.update(members=[c["members"][0], {}]), errors.MemberMismatchError, "member 1"),
-        (lambda c: c["members"].append({k: t / 0 for k, t in c["members"][0].items()}), errors.NonFiniteMemberError,
-         "NaN"),
+        (lambda c: c["members"].append(divided_by_zero(c["members"][0])), errors.NonFiniteMemberError, "NaN"),
         (lambda c: c.update(selection=relabelled(c["selection"], 7)), errors.ProbeError, "0 to 2"),
         (lambda c: c.update(selection=relabelled(c["selection"], -1)), errors.ProbeError, "got -1"),
         (lambda c: c.update(selection=random_dataset(channels=3).selection), errors.ProbeError, "RuntimeError"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_advised_on_is_refused(change, kind, said, dataset):
     call = {
         "members": [run.state for run in untrained("mlp", dataset, 2)],

@@ -108,16 +108,47 @@ def test_normalisation_is_that_of_pixels_from_0_to_1():
     torch.testing.assert_close(split.normalize(split.images), (plain.images / 255 - 0.5) / 0.25)
 
 
-def test_members_are_found_by_the_id_of_their_run(store, monkeypatch, folder):
-    monkeypatch.setenv("WAMLIB_HOME", str(store.root.parent))
-    (config,) = sweeps.pool("independent init", model="mlp", n_members=1, dataset="digits", n_train=200, epochs=1)
-    run = store.train(config, device="cpu")
-    if store.root.name != "runs":
-        (store.root.parent / "runs").symlink_to(store.root)
-    for name in (config.run_id, run.path):
+@pytest.fixture
+def two_runs(store):
+    settings = {"dataset": "digits", "n_train": 200, "epochs": 1}
+    configs = sweeps.pool("independent init", model="mlp", n_members=2, **settings)
+    return [store.train(config, device="cpu") for config in configs]
+
+
+def test_members_are_found_by_the_id_of_their_run(two_runs, store, monkeypatch, tmp_path):
+    monkeypatch.delenv("WAMLIB_RUNS", raising=False)
+    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
+    (tmp_path / "runs").symlink_to(store.root)
+    run = two_runs[0]
+    for name in (run.config.run_id, run.path):
         state = read_member(name)
         assert all(torch.equal(state[key], tensor) for key, tensor in run.state.items())
     models.build("mlp", 10, 1, (8, 8)).load_state_dict(state)
+
+
+def test_runs_are_looked_for_where_their_store_is_and_nowhere_else(
+    two_runs, store, monkeypatch, capsys, tmp_path, folder
+):
+    words = [*(run.config.run_id for run in two_runs), "--model", "mlp", "--data", "digits", "--json"]
+    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
+    monkeypatch.setenv("WAMLIB_RUNS", str(store.root))
+    code, out, err = run(words, monkeypatch, capsys, folder)
+    assert code == 0, err
+    assert json.loads(out)["n_members"] == 2
+    # The twin: the runs lie in the folder of runs below WAMLIB_HOME, but the store is elsewhere.
+    (tmp_path / "runs").symlink_to(store.root)
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("WAMLIB_RUNS", str(elsewhere))
+    code, _, err = run(words, monkeypatch, capsys, folder)
+    assert code == 2
+    assert f"no such file, and no run of that id in {elsewhere}" in err
+
+
+def test_a_store_of_objects_is_said_to_be_no_folder(monkeypatch, capsys, folder):
+    monkeypatch.setenv("WAMLIB_RUNS", "memory://bucket/runs")
+    code, _, err = run(["digits-mlp-s0-0000000000", *ASK[1:]], monkeypatch, capsys, folder)
+    assert code == 2
+    assert "memory://bucket/runs is no folder" in err
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,10 @@ def test_layers_of_a_residual_stream_share_one_permutation():
     model = build("resnet18")
     spec = align.trace(model)
     stream = spec.axes["layer1.0.conv2.weight"][0]
-    for key, axis in [("conv1.weight", 0), ("layer1.1.conv2.weight", 0), ("layer1.1.conv1.weight", 1),
-                      ("bn1.running_var", 0), ("layer2.0.downsample.0.weight", 1)]:  # fmt: skip
-        assert spec.axes[key][axis] == stream
+    for key in ("conv1.weight", "layer1.1.conv2.weight", "bn1.running_var"):
+        assert spec.axes[key][0] == stream
+    for key in ("layer1.1.conv1.weight", "layer2.0.downsample.0.weight"):
+        assert spec.axes[key][1] == stream
     assert spec.axes["layer1.0.conv1.weight"][0] != stream
     x, expected = images("resnet18"), outputs(model, model.state_dict(), images("resnet18"))
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
@@ -144,7 +145,7 @@ class Net(nn.Module):
         lambda m, x: m.c(torch.nn.functional.relu(m.a(x), inplace=True).view(x.size(0), -1)),
         lambda m, x: m.c(m.a(x).relu() * torch.sigmoid(m.b(m.a(x)))),
     ],
-)  # fmt: skip
+)
 def test_graphs_that_are_understood(forward):
     torch.manual_seed(0)
     model = Net(forward).eval()
@@ -177,8 +178,8 @@ def test_a_vision_transformer_is_refused():
 
 def test_a_grouped_convolution_keeps_its_order():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1),
-                          nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()  # fmt: skip
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
     state, x = model.state_dict(), torch.randn(2, 1, 8, 8)
     permuted = align.apply(align.random_permutation(model, seed=1), state)
     torch.testing.assert_close(outputs(model, permuted, x), outputs(model, state, x), rtol=1e-5, atol=1e-6)
@@ -206,10 +207,9 @@ def test_a_hidden_permutation_is_found_by_activations(name):
     near, far = (probe.distance(state, other) for other in (align.apply(found, hidden), hidden))
     # Units that no image excites cannot be told apart, and do not matter.
     assert near < 0.3 * far
-    torch.testing.assert_close(
-        outputs(model, interpolate(state, align.apply(found, hidden), 0.5), x), outputs(model, state, x),
-        rtol=0, atol=0.05 * outputs(model, state, x).abs().max().item(),
-    )  # fmt: skip
+    middle, expected = interpolate(state, align.apply(found, hidden), 0.5), outputs(model, state, x)
+    atol = 0.05 * expected.abs().max().item()
+    torch.testing.assert_close(outputs(model, middle, x), expected, rtol=0, atol=atol)
 
 
 @given(st.integers(0, 1000))
@@ -232,8 +232,8 @@ def test_matching_one_layer_is_the_exact_assignment():
 
     def distance(order):
         order = list(order)
-        moved = {"0.weight": b["0.weight"][order], "0.bias": b["0.bias"][order], "2.weight": b["2.weight"][:, order],
-                 "2.bias": b["2.bias"]}  # fmt: skip
+        moved = {**b, "0.weight": b["0.weight"][order], "0.bias": b["0.bias"][order]}
+        moved["2.weight"] = b["2.weight"][:, order]
         return sum((a[key].double() - moved[key].double()).square().sum().item() for key in a) ** 0.5
 
     best = min(map(distance, itertools.permutations(range(5))))

@@ -18,8 +18,9 @@ def audit(folder, packages, said="", code=0):
     """Run the audit with a pip-audit that gives this answer; return exit code and both streams."""
     answer = packages if isinstance(packages, str) else json.dumps({"dependencies": packages, "fixes": []})
     fake = folder / "pip-audit"
-    fake.write_text(f"#!{sys.executable}\nimport sys\nprint({answer!r})\nprint({said!r}, file=sys.stderr)\n"
-                    f"sys.exit({code})\n")  # fmt: skip
+    fake.write_text(
+        f"#!{sys.executable}\nimport sys\nprint({answer!r})\nprint({said!r}, file=sys.stderr)\nsys.exit({code})\n"
+    )
     fake.chmod(0o755)
     done = subprocess.run([sys.executable, str(TOOL), str(fake), "lock.txt"], capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr

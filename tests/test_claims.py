@@ -13,8 +13,8 @@ YES, NO, OPEN = [1.0, 1.1, 0.9], [-1.0, -1.1, -0.9], [1.0, -0.8, 0.3]
 
 def rows(**verdicts):
     values = {"holds": YES, "does not hold": NO, "undecided": OPEN}
-    return [claims.measure("C1", protocol, values[v], bound=0, dataset="d", protocol=protocol)
-            for protocol, v in verdicts.items()]  # fmt: skip
+    fixed = {"bound": 0, "dataset": "d"}
+    return [claims.measure("C1", name, values[said], protocol=name, **fixed) for name, said in verdicts.items()]
 
 
 @pytest.mark.parametrize(("values", "verdict"), [(YES, "holds"), (NO, "does not hold"), (OPEN, "undecided")])

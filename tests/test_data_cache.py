@@ -265,10 +265,8 @@ def test_a_disk_that_refuses_costs_nothing_but_time(root, monkeypatch, broken):
 
 def run(root, *lines):
     """Start a process that loads the zip after some lines of its own."""
-    code = "\n".join([
-        "import numpy as np, resource, time", "from wamlib.data import decoded, load", "decoded.MIN_IMAGES = 20",
-        *lines, f"print(load('folder:zipped.zip', {str(root)!r}).split_hash)",
-    ])  # fmt: skip
+    first = "import numpy as np, resource, time", "from wamlib.data import decoded, load", "decoded.MIN_IMAGES = 20"
+    code = "\n".join([*first, *lines, f"print(load('folder:zipped.zip', {str(root)!r}).split_hash)"])
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

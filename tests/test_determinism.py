@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,13 @@ def with_a_break_in_each_epoch(root):
         RunStore(root).train(config)
 
 
-WAYS = [in_a_process_of_its_own, in_one_worker, in_three_workers_backwards, one_after_the_other,
-        with_a_break_in_each_epoch]  # fmt: skip
+WAYS = [
+    in_a_process_of_its_own,
+    in_one_worker,
+    in_three_workers_backwards,
+    one_after_the_other,
+    with_a_break_in_each_epoch,
+]
 
 
 def contents(root):
@@ -114,15 +120,15 @@ def test_a_linear_member_does_not_depend_on_those_beside_it(draw, n_classes):
     from wamlib.data.dataset import Dataset, Split
 
     generator = torch.Generator().manual_seed(0)
-    split = Split(
-        torch.randint(0, 256, (70, 1, 8, 9), generator=generator, dtype=torch.uint8),
-        torch.randint(0, n_classes, (70,), generator=generator), torch.tensor([128.0]), torch.tensor([70.0]),
-    )  # fmt: skip
+    images = torch.randint(0, 256, (70, 1, 8, 9), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, n_classes, (70,), generator=generator)
+    split = Split(images, labels, torch.tensor([128.0]), torch.tensor([70.0]))
     dataset = Dataset("digits", tuple("abcdefghij"[:n_classes]), split, split, split, "hash")
     decays = draw.draw(st.lists(st.floats(0, 1), min_size=1, max_size=11, unique=True))
     shuffled = draw.draw(st.lists(st.booleans(), min_size=len(decays), max_size=len(decays)))
-    members = [TrainConfig(dataset="digits", model="linear", epochs=2, batch_size=32, weight_decay=wd, shuffle_labels=s)
-               for wd, s in zip(decays, shuffled, strict=True)]  # fmt: skip
+    plain = TrainConfig(dataset="digits", model="linear", epochs=2, batch_size=32)
+    each = zip(decays, shuffled, strict=True)
+    members = [replace(plain, weight_decay=decay, shuffle_labels=mixed) for decay, mixed in each]
     together = linear.train_together(members, dataset)
     alone = [linear.train_together([member], dataset)[0] for member in members]
     for (state, _), (own, _) in zip(together, alone, strict=True):

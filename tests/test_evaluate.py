@@ -89,16 +89,6 @@ def test_training_mode_would_have_changed_the_logits():
         assert not torch.allclose(model.train()(images), model.eval()(images), atol=0.1)
 
 
-def test_modes_are_restored_even_after_an_error():
-    model = bn_model()
-    model.train()
-    model[3].eval()
-    with pytest.raises(KeyError), evaluate.eval_mode(model):
-        raise KeyError(model.training)
-    assert model[0].training
-    assert not model[3].training
-
-
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
 def test_batch_size_does_not_matter(batch_size):
     model, split = bn_model(), make_split()

@@ -31,9 +31,9 @@ def server(tmp_path_factory):
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_ENDPOINT_URL": found[1],
-                            "AWS_DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip
-            patch.setenv(name, value)
+        names = {"ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "any", "ENDPOINT_URL": found[1]}
+        for name, value in (names | {"DEFAULT_REGION": "us-east-1"}).items():
+            patch.setenv(f"AWS_{name}", value)
         yield found[1]
     process.kill()
     process.wait()
@@ -149,29 +149,29 @@ def test_a_sweep_trains_into_a_bucket_and_chapters_read_it(url, monkeypatch):
     configs = [tiny(seed=seed, epochs=1) for seed in range(2)]
     with ThreadPoolExecutor(2) as executor:
         sweeps.run(configs, executor=executor)
-    monkeypatch.setattr("wamlib.sweeps.training.LocalPool", None)  # nothing is trained again
+    monkeypatch.setattr("wamlib.sweeps.training.LocalWorkers", None)  # nothing is trained again
     assert [run.record["run_id"] for run in sweeps.run(configs)] == [config.run_id for config in configs]
 
 
 @pytest.mark.slow
 def test_the_command_line_trains_into_a_bucket(url, tmp_path):
-    (tmp_path / "params.yml").write_text("{dataset: digits, datasets: [digits], n_linear: 1, n_train: 100, models: [], "
+    (tmp_path / "params.yml").write_text(
+        "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 100, models: [], "
         "linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], arm_models: [], protocol_models: [], "
-        "many_models: [], flat_models: [], recipe_models: [], pretrained_datasets: []}")  # fmt: skip
+        "many_models: [], flat_models: [], recipe_models: [], pretrained_datasets: []}"
+    )
     for words in (["sweep", "--params", "params.yml"], ["runs"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "wamlib.cli", *words, "--store", url], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "COLUMNS": "150"},
-        )  # fmt: skip
+        words, env = [sys.executable, "-m", "wamlib.cli", *words, "--store", url], {**os.environ, "COLUMNS": "150"}
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
     assert "9 finished runs" in done.stdout
     assert len([name for name in names(url) if name.endswith("record.json")]) == 9
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("ask", [
-    lambda there: there.train(tiny(epochs=1)), lambda there: there.table(), lambda there: there.missing([tiny()]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ask", [lambda it: it.train(tiny(epochs=1)), lambda it: it.table(), lambda it: it.missing([tiny()])]
+)
 def test_a_bucket_that_is_not_there_is_an_error_of_four_parts(ask, server):
     there = RunStore("s3://no-such-bucket-here/runs")
     with pytest.raises(StoreError, match=r"s3://no-such-bucket-here/runs.* bucket does not exist"):

@@ -58,8 +58,8 @@ def learn(model, train, seed, steps=30):
 def own(folder, notebook, out, **settings):
     (folder / "mine.yml").write_text(json.dumps(settings))  # which is YAML too
     words = [sys.executable, ROOT / "book" / "tools" / "own.py", notebook, "mine.yml", out]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(out), "WAMLIB_HOME": str(folder / "data"), "PYTHONPATH": str(ROOT),
-           "OMP_NUM_THREADS": "1"}  # fmt: skip
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(out), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env["WAMLIB_HOME"] = str(folder / "data")
     return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import bn_model, linear_state
+from torch import nn
 
 from wamlib import align, data, evaluate, models, probe
 from wamlib.errors import MemberMismatchError, ProbeError
@@ -269,17 +270,10 @@ def test_batchnorm_scale_knows_what_each_batchnorm_reads(name, factor):
 
 
 def test_dense_layers_without_a_bottleneck_are_followed_too():
-    def norm(n):
-        return {
-            "weight": torch.ones(n),
-            "bias": torch.zeros(n),
-            "running_mean": torch.ones(n),
-            "running_var": torch.ones(n),
-        }
-
-    parts = {"conv0": {"weight": torch.ones(4, 1, 1, 1)}, "norm1": norm(4), "conv1": {"weight": torch.ones(2, 4, 1, 1)},
-             "norm2": norm(6), "conv2": {"weight": torch.ones(2, 6, 1, 1)}, "norm3": norm(8)}  # fmt: skip
-    state = {f"{layer}.{name}": tensor for layer, part in parts.items() for name, tensor in part.items()}
+    layers = {"conv0": nn.Conv2d(1, 4, 1, bias=False), "norm1": nn.BatchNorm2d(4)}
+    layers |= {"conv1": nn.Conv2d(4, 2, 1, bias=False), "norm2": nn.BatchNorm2d(6)}
+    layers |= {"conv2": nn.Conv2d(6, 2, 1, bias=False), "norm3": nn.BatchNorm2d(8)}
+    state = {key: torch.ones_like(tensor) for key, tensor in nn.ModuleDict(layers).state_dict().items()}
     scaled = probe.scale(state, 3.0, "batchnorm")
     assert scaled["norm1.running_mean"].tolist() == [3] * 4
     # What norm1 read, then what conv1 added, and so on: all of them are scaled by 3, none by 9.
@@ -288,8 +282,7 @@ def test_dense_layers_without_a_bottleneck_are_followed_too():
 
 
 def test_a_batchnorm_that_reads_nothing_known_is_refused():
-    state = {"conv.weight": torch.ones(4, 1, 1, 1), "norm.weight": torch.ones(7), "norm.bias": torch.ones(7),
-             "norm.running_mean": torch.ones(7), "norm.running_var": torch.ones(7)}  # fmt: skip
+    state = nn.ModuleDict({"conv": nn.Conv2d(1, 4, 1, bias=False), "norm": nn.BatchNorm2d(7)}).state_dict()
     with pytest.raises(ProbeError, match="7 channels behind a layer of 4 units"):
         probe.scale(state, 2.0, "batchnorm")
 

@@ -178,9 +178,7 @@ def test_nine_in_ten_of_the_leaked_selection_are_training_images():
     assert not parts["train"] & parts["selection"]  # the twin: the book's own share nothing (M6)
     found = pictures(leaked)
     assert len(set(found)) == len(found) == 100  # a ninth of the training images, none twice
-    assert {name: sum(p in part for p in found) for name, part in parts.items()} == {
-        "train": 90, "selection": 10, "test": 0,
-    }  # fmt: skip
+    assert [sum(p in parts[name] for p in found) for name in ("train", "selection", "test")] == [90, 10, 0]
     known = labelled(dataset.train) | labelled(dataset.selection)
     assert all(known[picture] == label for picture, label in labelled(leaked).items())
     assert torch.equal(leaked.mean, dataset.train.mean)

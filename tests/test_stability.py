@@ -105,9 +105,12 @@ def test_a_network_that_nothing_moves_has_the_constant_0(dataset):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"temperature": 0.0}, "temperature: got 0.0"), ({"temperature": float("nan")}, "temperature: got nan"),
-     ({"n_iterations": 0}, "n_iterations: got 0, wanted at least 1")],
-)  # fmt: skip
+    [
+        ({"temperature": 0.0}, "temperature: got 0.0"),
+        ({"temperature": float("nan")}, "temperature: got nan"),
+        ({"n_iterations": 0}, "n_iterations: got 0, wanted at least 1"),
+    ],
+)
 def test_no_iteration_and_no_temperature_are_refused(settings, said, dataset):
     with pytest.raises(ProbeError, match=said):
         probe.local_lipschitz(network("linear", dataset), pixels(dataset), **settings)
@@ -212,10 +215,14 @@ def test_attacks_follow_their_seed_and_leave_all_else_as_it_was(dataset):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"kind": "deepfool"}, "kind: got 'deepfool', wanted one of fgsm, pgd"), ({"budget": 0}, "budget: got 0"),
-     ({"budget": float("inf")}, "budget: got inf"), ({"temperature": -1.0}, "temperature: got -1.0"),
-     ({"n_steps": 0}, "n_steps: got 0, wanted at least 1")],
-)  # fmt: skip
+    [
+        ({"kind": "deepfool"}, "kind: got 'deepfool', wanted one of fgsm, pgd"),
+        ({"budget": 0}, "budget: got 0"),
+        ({"budget": float("inf")}, "budget: got inf"),
+        ({"temperature": -1.0}, "temperature: got -1.0"),
+        ({"n_steps": 0}, "n_steps: got 0, wanted at least 1"),
+    ],
+)
 def test_what_is_no_attack_is_refused(settings, said, dataset):
     with pytest.raises(ProbeError, match=said):
         probe.attack(network("linear", dataset), dataset.test, **{"budget": 4, **settings})

@@ -409,7 +409,7 @@ def test_as_many_processes_train_as_are_asked_for(tmp_path, monkeypatch):
             asked.append(len(environments))
             super().__init__(len(environments))
 
-    monkeypatch.setattr("wamlib.sweeps.training.LocalPool", Pool)
+    monkeypatch.setattr("wamlib.sweeps.training.LocalWorkers", Pool)
     sweeps.run([tiny(seed=seed, epochs=1) for seed in range(3)], RunStore(tmp_path), workers=2)
     sweeps.run([tiny(seed=seed, epochs=1) for seed in range(3, 5)], RunStore(tmp_path), workers=9)
     assert asked == [2, 2]  # no more than there are runs

@@ -201,15 +201,13 @@ def test_auto_device_is_one_that_is_there():
 def test_an_average_along_training_survives_an_interruption_and_changes_nothing(decay, every, digits, tmp_path):
     config = tiny(epochs=4)
     whole, resumed = RunningAverage(decay, every), RunningAverage(decay, every)
+    settings = {"device": "cpu", "resume": tmp_path / "state"}
     member, _ = train(config, digits, device="cpu", average=whole)
     assert_same(member, train(config, digits, device="cpu")[0])
     assert whole.count == (4 if every == "epoch" else 4 * math.ceil(200 / 32))
     with pytest.raises(Interrupted):
-        train(
-            config, digits, device="cpu", resume=tmp_path / "state", progress=interrupt_after(2),
-            average=RunningAverage(decay, every),
-        )  # fmt: skip
-    train(config, digits, device="cpu", resume=tmp_path / "state", average=resumed)
+        train(config, digits, **settings, progress=interrupt_after(2), average=RunningAverage(decay, every))
+    train(config, digits, **settings, average=resumed)
     assert resumed.count == whole.count
     assert_same(resumed.state(), whole.state())
     assert not torch.equal(whole.state()["fc1.weight"], member["fc1.weight"])

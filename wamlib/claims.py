@@ -62,8 +62,9 @@ CLAIMS = {
 }  # fmt: skip
 
 
-def measure(claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note="",
-            premise=False):  # fmt: skip
+def measure(
+    claim, name, values, *, bound, side="above", unit="", dataset="", protocol="corrected", note="", premise=False
+):
     """Judge one measurement of a claim.
 
     Parameters
@@ -101,22 +102,22 @@ def measure(claim, name, values, *, bound, side="above", unit="", dataset="", pr
     ProbeError
         If the claim, the side or the protocol is unknown, or a value is no number.
     """
-    for item, got, known in [("claim", claim, CLAIMS), ("side", side, ("above", "below")),
-                             ("protocol", protocol, PROTOCOLS)]:  # fmt: skip
+    words = ("claim", claim, CLAIMS), ("side", side, ("above", "below")), ("protocol", protocol, PROTOCOLS)
+    for item, got, known in words:
         if got not in known:
-            _refuse(f"{item}", repr(got), f"one of {', '.join(known)}", "Correct the argument.")
+            fix = "Correct the argument."
+            raise ProbeError("cannot judge a claim", item, repr(got), f"one of {', '.join(known)}", fix)
     values = [float(value) for value in values]
     if not values or not all(math.isfinite(value) for value in values):
-        _refuse(f"{claim}, {name}", f"{values}", "one finite number per replica", "Look at the table they come from.")
+        fix = "Look at the table they come from."
+        raise ProbeError("cannot judge a claim", f"{claim}, {name}", f"{values}", "one finite number per replica", fix)
     mean, low, high, n = mean_interval(values)
     inside, outside = (low > bound, high < bound) if side == "above" else (high < bound, low > bound)
     verdict = "holds" if inside else "does not hold" if outside else "undecided"
     needed = replicas_needed(values, bound) if verdict == "undecided" else 0
-    return {
-        "claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit,
-        "premise": premise, "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n,
-        "verdict": verdict, "n_needed": needed,
-    }  # fmt: skip
+    row = {"claim": claim, "dataset": dataset, "protocol": protocol, "measure": name, "note": note, "unit": unit}
+    row |= {"premise": premise, "side": side, "bound": bound, "mean": mean, "low": low, "high": high, "n": n}
+    return row | {"verdict": verdict, "n_needed": needed}
 
 
 def ledger(table):
@@ -146,15 +147,10 @@ def ledger(table):
             verdict = ONLY_RELEASED
         deciding = group[group.protocol == ("corrected" if "corrected" in by_protocol else "released")]
         statement, source, control = CLAIMS[claim]
-        rows.append(
-            {
-                "claim": claim, "statement": statement, "source": source, "control": control,
-                "dataset": dataset,
-                **{protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS},
-                "verdict": verdict,
-                "n_needed": int(deciding.n_needed.max()) if verdict == "undecided" else 0,
-            }
-        )  # fmt: skip
+        row = {"claim": claim, "statement": statement, "source": source, "control": control, "dataset": dataset}
+        row |= {protocol: by_protocol.get(protocol, "") for protocol in PROTOCOLS}
+        needed = int(deciding.n_needed.max()) if verdict == "undecided" else 0
+        rows.append(row | {"verdict": verdict, "n_needed": needed})
     return pd.DataFrame(rows)
 
 
@@ -163,7 +159,3 @@ def _together(measures):
     if (measures.verdict[measures.premise] != "holds").any():
         return "undecided"
     return min(measures.verdict[~measures.premise], key=VERDICTS.index)
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot judge a claim", item=item, got=got, wanted=wanted, fix=fix)

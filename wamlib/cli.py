@@ -14,9 +14,11 @@ from .errors import ConfigError, WamlibError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Train members, merge them, and probe the results.", no_args_is_help=True, add_completion=False,
+    help="Train members, merge them, and probe the results.",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 Store = Annotated[str | None, typer.Option(help="Folder or URL (s3://...) of the runs; by default $WAMLIB_RUNS.")]
 
@@ -62,8 +64,8 @@ def sweep(
     _check_device(device, here=dask is None)
     there = RunStore(store)
     if gpus is not None and dask is None:
-        raise ConfigError("cannot choose workers", item="--gpus", got="no --dask beside it", wanted="a cluster",
-                          fix="Name its scheduler with --dask, or leave --gpus out.")  # fmt: skip
+        fix = "Name its scheduler with --dask, or leave --gpus out."
+        raise ConfigError("cannot choose workers", "--gpus", "no --dask beside it", "a cluster", fix)
     settings = {} if params is None else chapters.read_parameters(params)
     configs = chapters.all_runs(settings)
     if shard is not None:
@@ -127,8 +129,8 @@ def merge(
     """
     from .merge import merge_files
 
-    settings = {"weights": _read_weights(weights), "alpha": alpha, "density": density, "scale": scale, "scope": scope,
-                "seed": seed}  # fmt: skip
+    settings = {"weights": _read_weights(weights), "alpha": alpha, "density": density, "scale": scale}
+    settings |= {"scope": scope, "seed": seed}
     settings = {name: value for name, value in settings.items() if value is not None}
     try:
         with _notices(), _Bars() as bars:
@@ -195,16 +197,14 @@ def _check_device(name, here=True):
 
     try:
         device = torch.device("cpu" if name == "auto" else name)
-        there = {"cpu": True, "cuda": (device.index or 0) < torch.cuda.device_count(),
-                 "mps": torch.backends.mps.is_available()}  # fmt: skip
+        there = {"cpu": True, "mps": torch.backends.mps.is_available()}
+        there["cuda"] = (device.index or 0) < torch.cuda.device_count()
         if there[device.type] or not here:
             return
     except (KeyError, RuntimeError):
         pass
-    raise ConfigError(
-        "cannot compute", item="--device", got=repr(name), wanted="cpu, or cuda or mps where there is one, or auto",
-        fix="Correct the option, or leave it out.",
-    )  # fmt: skip
+    fix = "Correct the option, or leave it out."
+    raise ConfigError("cannot compute", "--device", repr(name), "cpu, or cuda or mps where there is one, or auto", fix)
 
 
 class _Bars:
@@ -246,10 +246,8 @@ def _read_weights(text):
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(
-            "cannot read the weights", item="--weights", got=repr(text), wanted="numbers with commas between them",
-            fix="Write --weights 0.5,0.3,0.2, one number per member.",
-        ) from None  # fmt: skip
+        wanted, fix = "numbers with commas between them", "Write --weights 0.5,0.3,0.2, one number per member."
+        raise ConfigError("cannot read the weights", "--weights", repr(text), wanted, fix) from None
 
 
 def _print_plan(plan):

@@ -8,6 +8,8 @@ from .errors import MemberMismatchError, MergeError
 
 __all__ = ["LogitEnsemble", "feature_ensemble", "logit_ensemble", "probability_ensemble"]
 
+DOING = "cannot make an ensemble"
+
 
 class LogitEnsemble(nn.Module):
     """The logit ensemble as one network, where something must be differentiated: images in, mean of the logits out.
@@ -26,7 +28,7 @@ class LogitEnsemble(nn.Module):
     def __init__(self, models):
         super().__init__()
         if len(models) == 0:
-            _refuse_none("models")
+            raise MergeError(DOING, "models", "no member", "at least one", "Pass one entry per member.")
         self.members = nn.ModuleList(models)
 
     def forward(self, images):
@@ -100,55 +102,36 @@ def feature_ensemble(features, heads, head="averaged"):
     """
     stacked = _stack(features, "features")
     if len(heads) != len(stacked):
-        raise MemberMismatchError(
-            "cannot make a feature ensemble", item="heads", got=f"{len(heads)} heads",
-            wanted=f"{len(stacked)}, one per member", fix="Pass the head of every member.",
-        )  # fmt: skip
+        wanted, fix = f"{len(stacked)}, one per member", "Pass the head of every member."
+        raise MemberMismatchError("cannot make a feature ensemble", "heads", f"{len(heads)} heads", wanted, fix)
     weight = _stack([w for w, _ in heads], "head weights")
     bias = _stack([b for _, b in heads], "head biases")
     if weight.dim() != 3 or weight.shape[2] != stacked.shape[-1] or bias.shape != weight.shape[:2]:
-        raise MemberMismatchError(
-            "cannot make a feature ensemble", item="heads",
-            got=f"weights of shape {tuple(weight.shape[1:])} and biases of {tuple(bias.shape[1:])}",
-            wanted=f"(class, {stacked.shape[-1]}) and (class,)", fix="Pass the layer that reads these features.",
-        )  # fmt: skip
+        got = f"weights of shape {tuple(weight.shape[1:])} and biases of {tuple(bias.shape[1:])}"
+        wanted, fix = f"(class, {stacked.shape[-1]}) and (class,)", "Pass the layer that reads these features."
+        raise MemberMismatchError("cannot make a feature ensemble", "heads", got, wanted, fix)
     if head == "first":
-        pooled = F.linear(stacked.mean(0), weight[0], bias[0])
+        logits = F.linear(stacked.mean(0), weight[0], bias[0])
     elif head == "averaged":
-        pooled = F.linear(stacked.mean(0), weight.mean(0), bias.mean(0))
+        logits = F.linear(stacked.mean(0), weight.mean(0), bias.mean(0))
     elif head == "own":
-        pooled = (stacked @ weight.transpose(1, 2) + bias[:, None]).mean(0)
+        logits = (stacked @ weight.transpose(1, 2) + bias[:, None]).mean(0)
     else:
-        raise MergeError(
-            "cannot make a feature ensemble", item="head", got=repr(head),
-            wanted="'first', 'averaged' or 'own'", fix="Correct the argument.",
-        )  # fmt: skip
-    return pooled.to(features[0].dtype)
+        fix = "Correct the argument."
+        raise MergeError("cannot make a feature ensemble", "head", repr(head), "'first', 'averaged' or 'own'", fix)
+    return logits.to(features[0].dtype)
 
 
 def _stack(tensors, what):
     """Return the members' tensors as one in float64 (float32 on MPS); refuse none, or different shapes."""
     if len(tensors) == 0:
-        _refuse_none(what)
+        raise MergeError(DOING, what, "no member", "at least one", "Pass one entry per member.")
     for index, tensor in enumerate(tensors):
         if not isinstance(tensor, torch.Tensor):
-            raise MergeError(
-                "cannot make an ensemble", item=f"{what} of member {index}", got=f"a {type(tensor).__name__}",
-                wanted="a tensor", fix="Pass one tensor per member.",
-            )  # fmt: skip
+            fix = "Pass one tensor per member."
+            raise MergeError(DOING, f"{what} of member {index}", f"a {type(tensor).__name__}", "a tensor", fix)
         if tensor.shape != tensors[0].shape:
-            raise MemberMismatchError(
-                "cannot make an ensemble",
-                item=f"{what} of member {index}",
-                got=f"shape {tuple(tensor.shape)}",
-                wanted=f"{tuple(tensors[0].shape)}, as for member 0",
-                fix="Evaluate every member on the same images.",
-            )
+            wanted, fix = f"{tuple(tensors[0].shape)}, as for member 0", "Evaluate every member on the same images."
+            raise MemberMismatchError(DOING, f"{what} of member {index}", f"shape {tuple(tensor.shape)}", wanted, fix)
     wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
     return torch.stack([tensor.to(wide) for tensor in tensors])
-
-
-def _refuse_none(what):
-    raise MergeError(
-        "cannot make an ensemble", item=what, got="no member", wanted="at least one", fix="Pass one entry per member."
-    )

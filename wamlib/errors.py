@@ -30,26 +30,24 @@ class WamlibError(Exception):
         What was found there and what would have been right.
     fix : str
         What to do next, as one sentence.
+
+    Notes
+    -----
+    The parts are passed in this order; one that is too long for the line of the ``raise`` is named first, in a
+    line such as ``fix = "Pass one entry per member."``.
     """
 
-    def __init__(self, doing, *, item, got, wanted, fix):
+    def __init__(self, doing, item, got, wanted, fix):
+        super().__init__(doing, item, got, wanted, fix)  # what a worker's error is made from again, see pickle
         self.doing, self.item, self.got, self.wanted, self.fix = doing, item, got, wanted, fix
-        super().__init__(f"{doing}: {item}: got {got}, wanted {wanted}. {fix}")
+
+    def __str__(self):
+        return f"{self.doing}: {self.item}: got {self.got}, wanted {self.wanted}. {self.fix}"
 
     def _render_traceback_(self):
         """Return what a notebook shows: the four parts, a line each, and not the way through this package."""
-        return [f"{type(self).__name__}: {self.doing}", f"  where   {self.item}", f"  got     {self.got}",
-                f"  wanted  {self.wanted}", f"  next    {self.fix}"]  # fmt: skip
-
-    def __reduce__(self):
-        # Exceptions with keyword-only arguments do not survive pickling by default,
-        # and a worker process must be able to hand its error back.
-        parts = (self.doing, self.item, self.got, self.wanted, self.fix)
-        return _rebuild, (type(self), *parts)
-
-
-def _rebuild(cls, doing, item, got, wanted, fix):
-    return cls(doing, item=item, got=got, wanted=wanted, fix=fix)
+        parts = {"where": self.item, "got": self.got, "wanted": self.wanted, "next": self.fix}
+        return [f"{type(self).__name__}: {self.doing}", *(f"  {name:<7} {part}" for name, part in parts.items())]
 
 
 class ConfigError(WamlibError, ValueError):
@@ -73,7 +71,7 @@ class MergeError(WamlibError, ValueError):
 
 
 class MemberMismatchError(MergeError):
-    """Members differ in keys, shapes or dtypes, so they cannot be averaged or pooled."""
+    """Members differ in keys, shapes or dtypes, so they cannot be merged."""
 
 
 class NonFiniteMemberError(MergeError):

@@ -1,12 +1,13 @@
 """Logits, features and scores of a model on a split, always in eval mode."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from . import models
+from .modes import eval_mode
 
 __all__ = [
     "accuracy",
@@ -23,18 +24,6 @@ __all__ = [
     "predict_features",
     "predict_logits",
 ]
-
-
-@contextmanager
-def eval_mode(model):
-    """Put every module into eval mode, and back into the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def predict_logits(model, split, batch_size=250):
@@ -70,11 +59,8 @@ def predict_features(model, split, batch_size=250):
     Tensor, float32, shape (sample, feature)
     """
     caught = []
-    hook = models.head(model).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].float()))
-    try:
+    with models.head(model).register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0].float())):
         predict_logits(model, split, batch_size)
-    finally:
-        hook.remove()
     return torch.cat(caught)
 
 
@@ -104,20 +90,17 @@ def layer_spread(model, split, batch_size=250):
     if not layers:
         last = models.head(model)
         layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not last}
-    caught = {name: [] for name in layers}
+    caught = {layer: [] for layer in layers.values()}
 
-    def catch(name):
-        return lambda module, inputs, output: caught[name].append(
-            output.double().reshape(len(output), output.shape[1], -1).cpu()
-        )
+    def catch(layer, inputs, output):
+        caught[layer].append(output.double().reshape(len(output), output.shape[1], -1).cpu())
 
-    hooks = [layer.register_forward_hook(catch(name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for layer in caught:
+            hooks.enter_context(layer.register_forward_hook(catch))
         predict_logits(model, split, batch_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts).transpose(0, 1).flatten(1).std(1).mean().item() for name, parts in caught.items()}
+    flat = {name: torch.cat(caught[layer]).transpose(0, 1).flatten(1) for name, layer in layers.items()}
+    return {name: units.std(1).mean().item() for name, units in flat.items()}
 
 
 def _layout(images):
@@ -174,15 +157,12 @@ def brier(logits, labels):
 def calibration_error(logits, labels, n_bins=15):
     """Return the expected calibration error, in percentage points.
 
-    Bins are of equal width and closed on the right, so that a confidence of
-    exactly 1 lies in the last one.
-
     Parameters
     ----------
     logits : Tensor, shape (sample, class)
     labels : Tensor, int64, shape (sample,)
     n_bins : int
-        Number of bins of the confidence.
+        Bins of the confidence, of equal width and closed on the right, so that 1 lies in the last one.
 
     Returns
     -------
@@ -212,7 +192,7 @@ def confidence_bins(logits, labels, n_bins):
 def fit_temperature(logits, labels):
     """Return the temperature T > 0 that minimises the NLL of ``logits / T``.
 
-    For an ensemble pool first and fit afterwards: pooling changes the confidence.
+    For an ensemble average first and fit afterwards: averaging changes the confidence.
 
     References
     ----------
@@ -220,9 +200,8 @@ def fit_temperature(logits, labels):
     """
     from scipy.optimize import minimize_scalar
 
-    spread = float(
-        logits.double().std().clamp_min(1e-30)
-    )  # searched relative to it, so that any scale of logits will do
+    # Searched relative to the spread, so that any scale of logits will do.
+    spread = float(logits.double().std().clamp_min(1e-30))
     unit = logits.double() / spread
     best = minimize_scalar(lambda t: nll(unit / 10**t, labels), bounds=(-3, 3), method="bounded")
     return spread * float(10**best.x)

@@ -90,13 +90,10 @@ def train_together(configs, dataset):
         If the configs cannot be trained together.
     """
     if not all(can_train_together(config) for config in configs) or len({_common(c) for c in configs}) != 1:
-        raise ConfigError(
-            "cannot train together",
-            item=f"{len(configs)} configs",
-            got="settings that differ in more than seeds, weight decay and labels, or no plain linear models",
-            wanted="linear members without start, augmentation, label smoothing and mixed precision",
-            fix="Split them with wamlib.linear.group, or use wamlib.sweeps.run, which does.",
-        )
+        got = "settings that differ in more than seeds, weight decay and labels, or no plain linear models"
+        wanted = "linear members without start, augmentation, label smoothing and mixed precision"
+        fix = "Split them with wamlib.linear.group, or use wamlib.sweeps.run, which does."
+        raise ConfigError("cannot train together", f"{len(configs)} configs", got, wanted, fix)
     # A last pixel of 1, whose weight is the bias: so its gradient too comes from the product, the same in any slot.
     pixels = F.pad(dataset.train.normalize(dataset.train.images).flatten(1), (0, 1), value=1.0)
     done = {}

@@ -9,10 +9,8 @@ from .errors import CheckpointError
 __all__ = ["FORMAT", "decode_record", "encode_record"]
 
 FORMAT = 2  # 1 had no digest of its own
-REQUIRED = {
-    "run_id": str, "config": dict, "metrics": dict, "history": list, "seconds": (int, float), "machine": dict,
-    "versions": dict, "code": dict, "checkpoint_sha256": str, "logits_sha256": str, "finished": str,
-}  # fmt: skip
+REQUIRED = {"run_id": str, "config": dict, "metrics": dict, "history": list, "seconds": (int, float), "machine": dict}
+REQUIRED |= {"versions": dict, "code": dict, "checkpoint_sha256": str, "logits_sha256": str, "finished": str}
 DIGESTS = ("checkpoint_sha256", "logits_sha256")
 
 
@@ -56,12 +54,10 @@ def decode_record(content, path, run_id):
     if digest is not None and digest != _digest(record):
         raise _damaged(path, "a record that was changed after it was written")
     if type(form) is not int or form not in (1, FORMAT):
-        raise CheckpointError(
-            "cannot read a run", item=str(path), got=f"a record of format {form!r}",
-            wanted=f"format 1 to {FORMAT}, which this version of wamlib knows",
-            fix="Read it with the version that wrote it, which the record names, or delete the folder of the run and "
-            "run the command again: it trains this run anew.",
-        )  # fmt: skip
+        wanted = f"format 1 to {FORMAT}, which this version of wamlib knows"
+        fix = "Read it with the version that wrote it, which the record names, or delete the folder of the run and "
+        fix += "run the command again: it trains this run anew."
+        raise CheckpointError("cannot read a run", str(path), f"a record of format {form!r}", wanted, fix)
     if (form == FORMAT) != (digest is not None):
         raise _damaged(path, f"a record of format {form} {'without' if digest is None else 'with'} a digest")
     wrong = [name for name, kind in REQUIRED.items() if not isinstance(record.get(name), kind)]
@@ -79,7 +75,5 @@ def _digest(record):
 
 
 def _damaged(path, got):
-    return CheckpointError(
-        "cannot read a run", item=str(path), got=got, wanted="the JSON that training wrote",
-        fix=f"Delete the folder {str(path).rpartition('/')[0]} and run the command again: it trains this run anew.",
-    )  # fmt: skip
+    fix = f"Delete the folder {str(path).rpartition('/')[0]} and run the command again: it trains this run anew."
+    return CheckpointError("cannot read a run", str(path), got, "the JSON that training wrote", fix)

@@ -104,19 +104,11 @@ def features_before_norm(model, split):
     """
     norm = getattr(getattr(model, "encoder", None), "ln", None)
     if norm is None:
-        raise ConfigError(
-            "cannot read features before the last norm",
-            item=type(model).__name__,
-            got="no encoder.ln",
-            wanted="torchvision's VisionTransformer",
-            fix="Take an architecture named vit.",
-        )
+        doing, fix = "cannot read features before the last norm", "Take an architecture named vit."
+        raise ConfigError(doing, type(model).__name__, "no encoder.ln", "torchvision's VisionTransformer", fix)
     caught = []
-    hook = norm.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0][:, 0].float()))
-    try:
+    with norm.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0][:, 0].float())):
         predict_logits(model, split)
-    finally:
-        hook.remove()
     return torch.cat(caught)
 
 

@@ -76,12 +76,10 @@ class Run:
         DataError
         """
         if dataset.split_hash != self.record["split_hash"]:
-            raise DataError(
-                "cannot use a run that was trained before", item=f"{self.config.dataset}, run {self.config.run_id}",
-                got=f"images with the split hash {dataset.split_hash[:12]}",
-                wanted=f"{self.record['split_hash'][:12]}, those that the member was trained on",
-                fix="The images changed since: give their folder another name, or delete the runs trained on it.",
-            )  # fmt: skip
+            doing, item = "cannot use a run that was trained before", f"{self.config.dataset}, run {self.config.run_id}"
+            wanted = f"{self.record['split_hash'][:12]}, those that the member was trained on"
+            fix = "The images changed since: give their folder another name, or delete the runs trained on it."
+            raise DataError(doing, item, f"images with the split hash {dataset.split_hash[:12]}", wanted, fix)
 
     def _load(self, stem):
         """Load tensors after checking the file's bytes against the record."""
@@ -97,13 +95,9 @@ class Run:
             problem = f"sha256 {found[:16]}..."
         except (FileNotFoundError, SafetensorError) as error:
             problem = f"no readable file ({error})"
-        raise CheckpointError(
-            "cannot load weights",
-            item=str(self.storage.path(name)),
-            got=problem,
-            wanted=f"sha256 {digest[:16]}..., as recorded",
-            fix=f"Delete the folder {self.path} and run the command again: it trains this run anew.",
-        )
+        wanted = f"sha256 {digest[:16]}..., as recorded"
+        fix = f"Delete the folder {self.path} and run the command again: it trains this run anew."
+        raise CheckpointError("cannot load weights", str(self.storage.path(name)), problem, wanted, fix)
 
 
 class RunStore:
@@ -169,13 +163,9 @@ class RunStore:
         contents = self.storage.read_all(list(dict.fromkeys(names)))
         for name, config in zip(names, configs, strict=True):
             if name not in contents:
-                raise RunNotFoundError(
-                    "cannot find a run",
-                    item=config.run_id,
-                    got=f"no record in {self.storage.path(config.run_id)}",
-                    wanted="a finished run",
-                    fix="Train it with RunStore.train, or run `make sweep`.",
-                )
+                got = f"no record in {self.storage.path(config.run_id)}"
+                fix = "Train it with RunStore.train, or run `make sweep`."
+                raise RunNotFoundError("cannot find a run", config.run_id, got, "a finished run", fix)
         return [
             Run(config, decode_record(contents[name], self.storage.path(name), config.run_id), self.storage)
             for name, config in zip(names, configs, strict=True)

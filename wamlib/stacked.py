@@ -85,28 +85,25 @@ def train_stacked(configs, dataset, starts=None, *, device="auto"):
         If the configs cannot be trained together.
     """
     if not all(can_stack(config) for config in configs) or len({_common(config) for config in configs}) != 1:
-        raise ConfigError(
-            "cannot train together",
-            item=f"{len(configs)} configs",
-            got="settings that differ in more than seeds, starts, learning rates and weight decays, or no stacked form",
-            wanted="members in float32 by SGD, with neither dropout nor shuffled labels",
-            fix="Split them with wamlib.stacked.group.",
-        )
+        got = "settings that differ in more than seeds, starts, learning rates and weight decays, or no stacked form"
+        wanted = "members in float32 by SGD, with neither dropout nor shuffled labels"
+        fix = "Split them with wamlib.stacked.group."
+        raise ConfigError("cannot train together", f"{len(configs)} configs", got, wanted, fix)
     device = pick_device(device)
     dataset = dataset.to(device)
     starts = starts or [None] * len(configs)
     members = [initial_model(config, dataset, start) for config, start in zip(configs, starts, strict=True)]
     base = members[0].to(device, memory_format=torch.channels_last).train()
     parameters, buffers = stack_module_state([member.to(device).train() for member in members])
-    pool = _Pool(base, parameters, buffers, configs, device)
+    stack = _Stack(base, parameters, buffers, configs, device)
     histories = [[] for _ in configs]
     for epoch in range(configs[0].epochs):
-        for history, row in zip(histories, pool.train_epoch(dataset.train, epoch), strict=True):
+        for history, row in zip(histories, stack.train_epoch(dataset.train, epoch), strict=True):
             history.append(row)
-    return list(zip(pool.states(), histories, strict=True))
+    return list(zip(stack.states(), histories, strict=True))
 
 
-class _Pool:
+class _Stack:
     """Stacked members under training."""
 
     def __init__(self, module, parameters, buffers, configs, device):
@@ -134,36 +131,31 @@ class _Pool:
             sizes = [len(index) for index in order[-1]]
             moves.append(draw_moves(sizes, config.augment, split.images.shape[2], generator, device))
         order = [torch.stack(step).to(device) for step in zip(*order, strict=True)]  # each (member, image)
-        first, n_steps = epoch * len(order), config.epochs * len(order)
-        rates = [[learning_rate(one, first + step, n_steps, len(order)) for one in self.configs]
-                 for step in range(len(order))]  # fmt: skip
+        steps, n_steps = range(epoch * len(order), (epoch + 1) * len(order)), config.epochs * len(order)
+        rates = [[learning_rate(one, step, n_steps, len(order)) for one in self.configs] for step in steps]
         on_device = torch.tensor(rates, device=device)  # copied once, so that no step waits for the host
         losses, right, seen = torch.zeros(k, device=device), torch.zeros(k, device=device), 0
         for step, index in enumerate(order):
             images, n = split.images[index.flatten()].unflatten(0, index.shape), index.shape[1]
             if config.augment != "none":
-                images = torch.stack(
-                    [move(own, each.take(seen, seen + n)) for own, each in zip(images, moves, strict=True)]
-                )
+                own = zip(images, moves, strict=True)
+                images = torch.stack([move(some, drawn.take(seen, seen + n)) for some, drawn in own])
             seen += n
             images, labels = split.normalize(images.flatten(0, 1)).unflatten(0, index.shape), split.labels[index]
             loss, hits = self._step(images, labels, self._shape(on_device[step]))
             losses += loss * n
             right += hits
-        seconds = (time.perf_counter() - begin) / k
+        seconds, n = (time.perf_counter() - begin) / k, len(split)
         return [
-            {"epoch": epoch + 1, "loss": loss / len(split), "accuracy": 100 * hits / len(split), "lr": lr,
-             "seconds": seconds}
+            {"epoch": epoch + 1, "loss": loss / n, "accuracy": 100 * hits / n, "lr": lr, "seconds": seconds}
             for loss, hits, lr in zip(losses.tolist(), right.tolist(), rates[-1], strict=True)
-        ]  # fmt: skip
+        ]
 
     def _step(self, images, labels, rates):
         config = self.configs[0]
         logits = self.forward(self.parameters, self.buffers, images)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=config.label_smoothing
-        )
-        loss = loss.view(labels.shape).mean(1)
+        settings = {"reduction": "none", "label_smoothing": config.label_smoothing}
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), **settings).view(labels.shape).mean(1)
         # The sum: no member's loss depends on another's weights, so each gradient is its own.
         gradients = torch.autograd.grad(loss.sum(), self.parameters.values())
         with torch.no_grad():

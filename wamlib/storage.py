@@ -28,11 +28,9 @@ def open_storage(root):
     """
     protocol, colon, path = str(root).partition("://")
     if str(root) == "":
-        raise ConfigError(
-            "cannot open a store", item="its place", got="an empty text",
-            wanted="a folder, or a URL of an object store such as s3://bucket/runs",
-            fix="Correct it, or leave it out for the store of this checkout.",
-        )  # fmt: skip
+        wanted = "a folder, or a URL of an object store such as s3://bucket/runs"
+        fix = "Correct it, or leave it out for the store of this checkout."
+        raise ConfigError("cannot open a store", "its place", "an empty text", wanted, fix)
     if not colon:
         return Folder(root)
     return Folder(path) if protocol == "file" else Bucket(str(root))
@@ -81,7 +79,15 @@ def unpack(content):
     return tensors, header.get("__metadata__", {})
 
 
-class Folder:
+class _Storage:
+    def check_writable(self):
+        """Refuse a store that cannot be written to, before anything is trained for it."""
+        name = f".locks/{uuid.uuid4().hex}"  # of this check alone
+        self.write(name, b"can be written to")
+        self.delete(name)
+
+
+class Folder(_Storage):
     """Files below a folder, which several machines may share.
 
     Parameters
@@ -154,10 +160,6 @@ class Folder:
         with _telling("delete a file of a run", self.path(name)):
             self.path(name).unlink(missing_ok=True)
 
-    def check_writable(self):
-        """Refuse a store that cannot be written to, before anything is trained for it."""
-        _check_writable(self)
-
     def name_of(self, stem, suffix, digest):
         """Return the name of a file of a run."""
         return f"{stem}.{suffix}"
@@ -187,7 +189,7 @@ class Folder:
             yield path, lambda: None
 
 
-class Bucket:
+class Bucket(_Storage):
     """Objects below a URL of an object store, such as ``s3://bucket/runs``.
 
     An object appears whole or not at all, so no step is needed for that; locks there are none. Two processes that
@@ -210,11 +212,9 @@ class Bucket:
             # What others have written since must be seen.
             self.files, self.prefix = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(
-                "cannot open a store", item=url, got=str(error),
-                wanted="a folder, or a URL of an object store such as s3://bucket/runs",
-                fix="Correct it, or install what reads it: pip install 'wamlib[s3]' for s3://, gcsfs for gs://.",
-            ) from error  # fmt: skip
+            wanted = "a folder, or a URL of an object store such as s3://bucket/runs"
+            fix = "Correct it, or install what reads it: pip install 'wamlib[s3]' for s3://, gcsfs for gs://."
+            raise ConfigError("cannot open a store", url, str(error), wanted, fix) from error
         self.root = url.rstrip("/")
         self.prefix = self.prefix.rstrip("/")
 
@@ -282,10 +282,6 @@ class Bucket:
             if self.has(name):
                 self.files.rm_file(f"{self.prefix}/{name}")
 
-    def check_writable(self):
-        """As `Folder.check_writable`."""
-        _check_writable(self)
-
     def name_of(self, stem, suffix, digest):
         """Return the name of an object of a run, its digest in it.
 
@@ -322,12 +318,6 @@ class Bucket:
             yield
 
 
-def _check_writable(storage):
-    name = f".locks/{uuid.uuid4().hex}"  # of this check alone
-    storage.write(name, b"can be written to")
-    storage.delete(name)
-
-
 @contextlib.contextmanager
 def _telling(doing, item, absent_is_fine=False, of=OSError):
     """Say in four parts what the system refused; where it may be absent, that a file is not there is no refusal."""
@@ -338,9 +328,6 @@ def _telling(doing, item, absent_is_fine=False, of=OSError):
     except of as error:
         if absent_is_fine and isinstance(error, FileNotFoundError):
             raise
-        raise StoreError(
-            f"cannot {doing}", item=str(item), got=f"{type(error).__name__}: {error}",
-            wanted="a store that can be read and written",
-            fix="Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
-            "and the same command continues.",
-        ) from error  # fmt: skip
+        got, wanted = f"{type(error).__name__}: {error}", "a store that can be read and written"
+        fix = "Free some space, allow access, or name another store (WAMLIB_RUNS, --store); finished runs are kept, "
+        raise StoreError(f"cannot {doing}", str(item), got, wanted, fix + "and the same command continues.") from error

@@ -104,13 +104,9 @@ def train(config, dataset, *, start=None, device="auto", resume=None, progress=N
     """
     device = pick_device(device)
     if (config.start is None) != (start is None):
-        raise ConfigError(
-            "cannot train",
-            item=config.run_id,
-            got="no start weights" if start is None else "start weights",
-            wanted="start weights exactly when config.start is set",
-            fix="Train through wamlib.runs.RunStore, which finds the start.",
-        )
+        got = "no start weights" if start is None else "start weights"
+        fix = "Train through wamlib.runs.RunStore, which finds the start."
+        raise ConfigError("cannot train", config.run_id, got, "start weights exactly when config.start is set", fix)
     with _threads(config.threads):
         return _train(config, dataset.to(device), start, device, resume and Path(resume), progress, average, compiled)
 
@@ -225,13 +221,8 @@ def check_finite(config, row):
     ConfigError
     """
     if not math.isfinite(row["loss"]):
-        raise ConfigError(
-            "training diverged",
-            item=f"{config.run_id}, epoch {row['epoch']}",
-            got=f"a loss of {row['loss']}",
-            wanted="a finite loss",
-            fix=f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up.",
-        )
+        got, fix = f"a loss of {row['loss']}", f"Lower peak_lr (now {config.peak_lr}) or lengthen the warm-up."
+        raise ConfigError("training diverged", f"{config.run_id}, epoch {row['epoch']}", got, "a finite loss", fix)
 
 
 @contextlib.contextmanager

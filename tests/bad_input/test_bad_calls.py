@@ -11,7 +11,7 @@ from wamlib import ensemble, merge, models, probe
 
 NAN, INF = math.nan, math.inf
 A, B = linear_state(0), linear_state(1)
-BASE = linear_state(2)
+BASE, HALF = linear_state(2), torch.zeros(2, dtype=torch.half)
 LOGITS, LABELS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
 NET = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
 SPLIT = random_split(6)
@@ -47,8 +47,7 @@ MERGES = {
     "weights that are complex": lambda: merge.uniform_soup([A, B], [1j, 1]),
     "weights that sum to 0": lambda: merge.uniform_soup([A, B], [1, -1]),
     "weights too large for a float": lambda: merge.uniform_soup([A, B], [10**400, 1]),
-    "a soup beyond float16": lambda: merge.uniform_soup(
-        [{"w": torch.full((2,), 6e4, dtype=torch.half)}, {"w": torch.zeros(2, dtype=torch.half)}], [3, -2]),
+    "a soup beyond float16": lambda: merge.uniform_soup([{"w": HALF + 6e4}, {"w": HALF}], [3, -2]),
     "an alpha that is NaN": lambda: merge.interpolate(A, B, NAN),
     "an alpha of text": lambda: merge.interpolate(A, B, "0.5"),
     "an alpha that is nothing": lambda: merge.interpolate(A, B, None),
@@ -98,7 +97,7 @@ MERGES = {
     "no threads": lambda: merge.merge_files(["a.safetensors"], "out.safetensors", n_threads=-1),
     "a method that is a function": lambda: merge.merge_files(["a.safetensors"], "out.safetensors", merge.ties),
     "a method in a list": lambda: merge.merge_files(["a.safetensors"], "out.safetensors", ["ties"]),
-}  # fmt: skip
+}
 
 ENSEMBLES = {
     "no models": lambda: ensemble.LogitEnsemble([]),

@@ -80,8 +80,7 @@ BYTES = {
     "a shape of no mapping": framed({"w": {"dtype": "F64", "shape": {}, "data_offsets": [0, 8]}}),
     "a shape that is a number": framed({"w": {**F32, "shape": 2}}),
     "a shape with a point": framed({"w": {**F32, "shape": [2.0]}}),
-    "a shape that is huge and zero": framed({"w": {"dtype": "F32", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}},
-                                            b""),
+    "a shape that is huge and zero": framed({"w": {**F32, "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}, b""),
     "a shape of infinity": framed(b'{"w": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 8]}}'),
     "a number of 5,000 digits": framed(b'{"w": {"dtype": "F32", "shape": [%b], "data_offsets": [0]}}' % (b"9" * 5000)),
     "a dtype whose width does not fit": framed({"w": {**F32, "dtype": "F64"}}),
@@ -92,7 +91,7 @@ BYTES = {
     "half a key of Unicode": framed(b'{"\\ud800": %b}' % json.dumps(F32).encode()),
     "a zip": b"PK\3\4" + b"\0" * 100,
     "a pickle": b"\x80\x02}q\0.",
-}  # fmt: skip
+}
 
 
 @pytest.fixture

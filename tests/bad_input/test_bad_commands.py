@@ -173,8 +173,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     state = {"layer.weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(3)}
     weight = state["layer.weight"]
-    changes = {"a": weight + 1, "b": weight + 3, "base": weight, "shape": torch.zeros(3, 2), "dtype": weight.half(),
-               "nan": weight / 0, "inf": weight + torch.inf}  # fmt: skip
+    changes = {"a": weight + 1, "b": weight + 3, "base": weight, "nan": weight / 0, "inf": weight + torch.inf}
+    changes |= {"shape": torch.zeros(3, 2), "dtype": weight.half()}
     for name, changed in changes.items():
         save_file({**state, "layer.weight": changed}, folder / f"{name}.safetensors")
     save_file({**state, "other": torch.zeros(1)}, folder / "keys.safetensors")
@@ -259,8 +259,8 @@ PARAMS = {
     "an alias to nothing": b"n_train: *n",
     "brackets without end": b"[" * 5000,
     "a list of itself": b"models: &m [*m]",
-    "aliases that multiply": b"models: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
-        b"p%d: &%c [%s]\n" % (i, 98 + i, b", ".join([b"*%c" % (97 + i)] * 9)) for i in range(8)),
+    "aliases that multiply": b"models: &a [x, x, x, x, x, x, x, x, x]\n"
+    + b"".join(b"p%d: &%c [%s]\n" % (i, 98 + i, b", ".join([b"*%c" % (97 + i)] * 9)) for i in range(8)),
     "a misspelt name": b"n_trian: 3",
     "a wrong type": b"n_train: many",
     "no epochs": b"epochs: 0",
@@ -268,7 +268,7 @@ PARAMS = {
     "an unknown model": b"models: [lenet]",
     "an unknown data set": b"dataset: mnits",
     "a trunk as long as all": b"{dataset: digits, datasets: [digits], epochs: 2, trunk_epochs: 2}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("content", PARAMS.values(), ids=PARAMS)

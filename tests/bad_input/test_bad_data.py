@@ -148,7 +148,7 @@ FOLDERS = {
     "a zip of one class": lambda root: packed(root, lambda name, content: (name, content) if "cat" in name else None),
     "a zip of text named .png": lambda root: packed(root, lambda name, content: (name, b"meow")),
     "a zip of zips": lambda root: packed(root, lambda name, content: (name.replace(".png", ".zip"), content)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)

@@ -95,9 +95,9 @@ OTHER_FORMS = {
     "a pool whose trunk is all": lambda: sweeps.pool("shared start", model="mlp", epochs=2, trunk_epochs=2),
     "a sweep of an unknown name": lambda: sweeps.book(n_member=3),
     "a sweep of a word for a list": lambda: sweeps.book(models="mlp"),
-    **{f"the shard {text!r}": lambda text=text: sweeps.read_shard(text)
-       for text in ("", "1", "1/", "/2", "0/2", "3/2", "1/2/3", "a/b", "-1/2", "1.0/2", " 1/2", "1\u00b2/2", "1/0")},
-}  # fmt: skip
+}
+SHARDS = ("", "1", "1/", "/2", "0/2", "3/2", "1/2/3", "a/b", "-1/2", "1.0/2", " 1/2", "1\u00b2/2", "1/0")
+OTHER_FORMS |= {f"the shard {text!r}": lambda text=text: sweeps.read_shard(text) for text in SHARDS}
 
 
 @pytest.mark.parametrize("call", OTHER_FORMS.values(), ids=OTHER_FORMS)

@@ -70,7 +70,9 @@ def command(monkeypatch, capsys, *words):
 
 def sweep(monkeypatch, capsys, store, configs):
     monkeypatch.setattr(sweeps, "book", lambda **_: configs)
-    monkeypatch.setattr("wamlib.sweeps.training.LocalPool", lambda environments: ThreadPoolExecutor(len(environments)))
+    monkeypatch.setattr(
+        "wamlib.sweeps.training.LocalWorkers", lambda environments: ThreadPoolExecutor(len(environments))
+    )
     return command(monkeypatch, capsys, "sweep", "--store", store.root)
 
 

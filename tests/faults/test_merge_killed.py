@@ -79,11 +79,9 @@ def test_a_merge_killed_at_any_moment_leaves_the_folder_as_it_was(old, paths, tm
 
 
 def command(*words, **more):
-    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "160"}
-    return subprocess.run(
-        [sys.executable, "-m", "wamlib.cli", "merge", *map(str, words)],
-        capture_output=True, text=True, env=environment, timeout=300, **more,
-    )  # fmt: skip
+    words = [sys.executable, "-m", "wamlib.cli", "merge", *map(str, words)]
+    more |= {"env": {**os.environ, "NO_COLOR": "1", "COLUMNS": "160"}, "timeout": 300}
+    return subprocess.run(words, capture_output=True, text=True, **more)
 
 
 @pytest.mark.slow
@@ -98,10 +96,8 @@ def test_ctrl_c_ends_a_merge_with_one_line_and_no_file(tmp_path):
     out = tmp_path / "out.safetensors"
     before = sorted(tmp_path.iterdir())
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # see test_kill
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wamlib.cli", "merge", *map(str, paths), "-o", str(out)],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    words = [sys.executable, "-m", "wamlib.cli", "merge", *map(str, paths), "-o", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     signal.signal(signal.SIGINT, handler)
     # It is under way when it holds the output, which has no name yet, open.
     deadline = time.monotonic() + 60
@@ -187,10 +183,8 @@ def test_memory_does_not_grow_with_the_number_of_members(method, tmp_path):
         save_file({key: tensor + index for key, tensor in state.items()}, paths[-1])
     used = {}
     for n in (3, 12):
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, str(tmp_path / "out.safetensors"), method, *map(str, paths[:n])],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        words = [sys.executable, "-c", PEAK, str(tmp_path / "out.safetensors"), method, *map(str, paths[:n])]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         used[n] = float(done.stdout)
     assert used[12] < size + 64  # of one output and 64 MiB; loading all would take 12 times the size
     assert used[12] < used[3] + size / 2

@@ -31,8 +31,8 @@ def fuzz(kind, seconds, folder, counts):
     number = time.time_ns()
     while time.monotonic() < end:
         number += 1
-        rules = settings(max_examples=BATCH, database=None, deadline=None, phases=[Phase.generate, Phase.shrink],
-                         suppress_health_check=list(HealthCheck))  # fmt: skip
+        plain = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+        rules = settings(max_examples=BATCH, phases=[Phase.generate, Phase.shrink], **plain)
         seed(number)(rules(given(target.strategy)(check)))()
 
 

@@ -95,8 +95,7 @@ class Pickled(_Files):
     """State dicts that torch saved; the plain reading is torch's own, into memory."""
 
     name, suffix = "pickled", ".pt"
-    seeds = (*(pickled(state) for state in (*STATES, tied())),
-             pickled(STATES[0], _use_new_zipfile_serialization=False))  # fmt: skip
+    seeds = (*(pickled(state) for state in (*STATES, tied())), pickled(STATES[0], _use_new_zipfile_serialization=False))
     strategy = st.one_of(mutations.bytes_of(seeds), mutations.zip_of(seeds[:-1]))
 
     @staticmethod

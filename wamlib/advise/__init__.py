@@ -34,6 +34,8 @@ __all__ = [
     "write_soup",
 ]
 
+DOING = "cannot advise"
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -69,17 +71,14 @@ class Advice:
         options = {}
         for name in found.options:
             gain, noise = found.gain(name)
-            options[name] = {
-                "accuracy": found.accuracy(name), "gain": gain, "standard_error": noise,
-                "how": "measured" if name == "logit ensemble" else "predicted",
-            }  # fmt: skip
-        return {
-            "recommendation": self.recommendation, "reasons": list(self.reasons), "budget": self.budget,
-            "n_members": len(members), "n_images": n, "members": members, "members_differ_p": cochran_q(found.members),
-            "pairs": [{**vars(pair), "alphas": list(pair.alphas), "errors": list(pair.errors)} for pair in found.pairs],
-            "options": options, "not_aligned_because": found.aligned or None,
-            "has_batchnorm": found.has_batchnorm, "recalibrated": found.recalibrated,
-        }  # fmt: skip
+            how = "measured" if name == "logit ensemble" else "predicted"
+            options[name] = {"accuracy": found.accuracy(name), "gain": gain, "standard_error": noise, "how": how}
+        pairs = [{**vars(pair), "alphas": list(pair.alphas), "errors": list(pair.errors)} for pair in found.pairs]
+        said = {"recommendation": self.recommendation, "reasons": list(self.reasons), "budget": self.budget}
+        said |= {"n_members": len(members), "n_images": n, "members": members}
+        said |= {"members_differ_p": cochran_q(found.members), "pairs": pairs, "options": options}
+        said |= {"not_aligned_because": found.aligned or None, "has_batchnorm": found.has_batchnorm}
+        return said | {"recalibrated": found.recalibrated}
 
 
 def advise(members, model, selection, *, training_batches=None, budget=1, alphas=ALPHAS, predict=None):
@@ -138,33 +137,34 @@ def advise(members, model, selection, *, training_batches=None, budget=1, alphas
 def _check(members, model, selection, alphas):
     """Refuse what nothing could be said about."""
     if len(members) < 2:
-        _refuse("the members", f"{len(members)}", "at least two", "Pass every checkpoint that could be merged.")
+        fix = "Pass every checkpoint that could be merged."
+        raise ProbeError(DOING, "the members", f"{len(members)}", "at least two", fix)
     if not isinstance(model, nn.Module):
-        _refuse("the model", f"a {type(model).__name__}", "a torch.nn.Module", "Pass the network, built.")
+        fix = "Pass the network, built."
+        raise ProbeError(DOING, "the model", f"a {type(model).__name__}", "a torch.nn.Module", fix)
     if len(selection) < 2:
-        _refuse("the selection set", f"{len(selection)} labelled images", "at least two",
-                "Pass images that no member was trained on; a few hundred tell differences of a point.")  # fmt: skip
+        fix = "Pass images that no member was trained on; a few hundred tell differences of a point."
+        raise ProbeError(DOING, "the selection set", f"{len(selection)} labelled images", "at least two", fix)
     if not all(0 < alpha < 1 for alpha in alphas):
-        _refuse("alphas", f"{list(alphas)}", "numbers between 0 and 1", "Leave out the ends, which are the members.")
+        fix = "Leave out the ends, which are the members."
+        raise ProbeError(DOING, "alphas", f"{list(alphas)}", "numbers between 0 and 1", fix)
     check_members(members)
     own, first = model.state_dict(), members[0]
     differ = sorted(own.keys() ^ first.keys()) or sorted(key for key in own if own[key].shape != first[key].shape)
     if differ:
         key = differ[0]
         what = "a shape of its own" if key in own and key in first else "not in both"
-        raise MemberMismatchError(
-            "cannot advise", item="the members", got=f"{len(differ)} key(s) that do not fit, first {key!r} ({what})",
-            wanted="the keys and shapes of the model's state dict",
-            fix="Pass the builder, and the number of classes, that they were trained with.",
-        )  # fmt: skip
+        got = f"{len(differ)} key(s) that do not fit, first {key!r} ({what})"
+        fix = "Pass the builder, and the number of classes, that they were trained with."
+        raise MemberMismatchError(DOING, "the members", got, "the keys and shapes of the model's state dict", fix)
     logits = _first_logits(model, selection)
     if logits.dim() != 2:
-        _refuse("the model", f"an output of shape {tuple(logits.shape)}", "logits of shape (sample, class)",
-                "Wrap the model so that it returns them.")  # fmt: skip
+        wanted, fix = "logits of shape (sample, class)", "Wrap the model so that it returns them."
+        raise ProbeError(DOING, "the model", f"an output of shape {tuple(logits.shape)}", wanted, fix)
     low, high = int(selection.labels.min()), int(selection.labels.max())
     if low < 0 or high >= logits.shape[1]:
-        _refuse("the labels", f"{low} to {high}", f"0 to {logits.shape[1] - 1}, one for each logit of the model",
-                "Number the classes as in training.")  # fmt: skip
+        wanted = f"0 to {logits.shape[1] - 1}, one for each logit of the model"
+        raise ProbeError(DOING, "the labels", f"{low} to {high}", wanted, "Number the classes as in training.")
 
 
 def _first_logits(model, selection):
@@ -174,15 +174,12 @@ def _first_logits(model, selection):
         return predict_logits(model, selection.take(slice(0, 2)))
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # the model's own code
         reason = str(error).partition("\n")[0][:160]
-        return _refuse("the model", f"{type(error).__name__} on the images ({reason})", "logits",
-                       "Do size and channels of the images fit the model?")  # fmt: skip
+        wanted, fix = "logits", "Do size and channels of the images fit the model?"
+        raise ProbeError(DOING, "the model", f"{type(error).__name__} on the images ({reason})", wanted, fix) from error
 
 
 def _checked_budget(budget):
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-        _refuse("the budget", repr(budget), "a number of forward passes, 1 or more", "Correct the argument.")
+        fix = "Correct the argument."
+        raise ProbeError(DOING, "the budget", repr(budget), "a number of forward passes, 1 or more", fix)
     return budget
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot advise", item=item, got=got, wanted=wanted, fix=fix)

@@ -133,8 +133,8 @@ def _warnings(measured):
     """Return what makes all that follows doubtful."""
     n, chance = measured.members.shape[1], 1 / measured.n_classes
     if max(measured.accuracies) / 100 <= chance + 2 * (chance * (1 - chance) / n) ** 0.5:
-        yield (f"No member is better than guessing ({100 * chance:.1f} %) on these images, so nothing below means "
-               "much: are they of the classes, in the order and with the normalisation of training?")  # fmt: skip
+        said = f"No member is better than guessing ({100 * chance:.1f} %) on these images, so nothing below means much"
+        yield f"{said}: are they of the classes, in the order and with the normalisation of training?"
     if n < FEW:
         yield f"{n} labelled images are few: differences of several points are luck. Some hundred tell more."
 
@@ -152,14 +152,14 @@ def _soup_sentence(measured):
     n_members = len(measured.members)
     gain, noise = measured.gain("uniform soup")
     pairs = sum(pair.midpoint_gain for pair in measured.pairs) / len(measured.pairs)
-    return (f"Midpoints of two are {pairs:+.1f} points from their ends; times {gain_factor(n_members):.2g}, the soup "
-            f"of {n_members} is predicted at {gain:+.1f} ± {noise:.1f} points from a member.")  # fmt: skip
+    said = f"Midpoints of two are {pairs:+.1f} points from their ends; times {gain_factor(n_members):.2g}, the soup"
+    return f"{said} of {n_members} is predicted at {gain:+.1f} ± {noise:.1f} points from a member."
 
 
 def _batchnorm_sentence(measured):
     if not measured.recalibrated:
-        return ("The model has BatchNorm, and no training images were given: midpoints have averaged statistics, which "
-                "alone can look like a collapse.")  # fmt: skip
+        said = "The model has BatchNorm, and no training images were given: midpoints have averaged statistics"
+        return f"{said}, which alone can look like a collapse."
     shift = sum(pair.batchnorm_shift for pair in measured.pairs) / len(measured.pairs)
-    return (f"BatchNorm of midpoints was recalibrated, which changed them by {shift:+.1f} points: the prediction is "
-            "for a soup that is recalibrated too.")  # fmt: skip
+    said = f"BatchNorm of midpoints was recalibrated, which changed them by {shift:+.1f} points"
+    return f"{said}: the prediction is for a soup that is recalibrated too."

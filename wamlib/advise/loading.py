@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .. import data, models
-from ..config import derive_seed, home
+from ..config import derive_seed
 from ..errors import CheckpointError, ConfigError
 from ..merge.checkpoint import open_checkpoint
 
@@ -25,7 +25,8 @@ def find_member(name):
     Parameters
     ----------
     name : str or Path
-        A file as `wamlib.merge.merge_files` reads them, a folder of the run store, or a run id in it.
+        A file as `wamlib.merge.merge_files` reads them, the folder of a run, or the id of a run in the store that
+        `wamlib.runs.RunStore` finds, if that is a folder.
 
     Returns
     -------
@@ -37,14 +38,17 @@ def find_member(name):
         If it is missing.
     """
     path = Path(name)
-    if not path.exists() and (home() / "runs" / path.name).is_dir():
-        path = home() / "runs" / path.name
     if not path.exists():
-        raise CheckpointError(
-            "cannot read a member", item=str(name), got="no such file, and no run of that id",
-            wanted="a safetensors, .pt or .pth file, or the id of a finished run",
-            fix="Correct the name; `wamlib runs` lists the ids.",
-        )  # fmt: skip
+        from ..runs import RunStore
+
+        root = RunStore().root
+        here = isinstance(root, Path)  # and no URL
+        if not (here and (root / path.name).is_dir()):
+            got = f"no such file, and {f'no run of that id in {root}' if here else f'{root} is no folder'}"
+            wanted = "a safetensors, .pt or .pth file, or the id of a finished run"
+            fix = "Correct the name; `wamlib runs` lists the ids."
+            raise CheckpointError("cannot read a member", str(name), got, wanted, fix)
+        path = root / path.name
     if path.is_dir() and (path / "checkpoint.safetensors").is_file():
         path = path / "checkpoint.safetensors"
     return path
@@ -93,14 +97,14 @@ def build_model(name, dataset):
     try:
         model = getattr(importlib.import_module(module), function)()
     except Exception as error:  # the user's own code may raise anything
-        _refuse("cannot build a model", f"--model {name}", f"{type(error).__name__}: {error}",
-                "package.module:function, a function without arguments",
-                "Correct the name or the function.")  # fmt: skip
+        got, wanted = f"{type(error).__name__}: {error}", "package.module:function, a function without arguments"
+        fix = "Correct the name or the function."
+        raise ConfigError("cannot build a model", f"--model {name}", got, wanted, fix) from None
     finally:
         sys.path.remove(str(Path.cwd()))
     if not isinstance(model, nn.Module):
-        _refuse("cannot build a model", f"--model {name}", f"a {type(model).__name__}", "a torch.nn.Module",
-                "Return the network from the function.")  # fmt: skip
+        wanted, fix = "a torch.nn.Module", "Return the network from the function."
+        raise ConfigError("cannot build a model", f"--model {name}", f"a {type(model).__name__}", wanted, fix)
     return model
 
 
@@ -130,10 +134,11 @@ def open_selection(name, n_images=None, mean=None, std=None, *, held_out=False):
         If the data set is not here, or an argument cannot be used.
     """
     if n_images is not None and n_images < 2:
-        _refuse("cannot advise", "--n-images", str(n_images), "2 or more", "A few hundred tell differences of a point.")
+        fix = "A few hundred tell differences of a point."
+        raise ConfigError("cannot advise", "--n-images", str(n_images), "2 or more", fix)
     dataset = data.load(name)
-    changes = {key: _channels(f"--{key}", text, dataset.in_channels) for key, text in (("mean", mean), ("std", std))
-               if text is not None}  # fmt: skip
+    given = {key: text for key, text in (("mean", mean), ("std", std)) if text is not None}
+    changes = {key: _channels(f"--{key}", text, dataset.in_channels) for key, text in given.items()}
     splits = {part: replace(getattr(dataset, part), **changes) for part in ("train", "selection", "test")}
     if held_out:
         order = torch.randperm(len(splits["test"]), generator=torch.Generator().manual_seed(derive_seed("held out", 0)))
@@ -152,11 +157,7 @@ def _channels(item, text, n_channels):
     except ValueError:
         right = False
     if not right:
-        _refuse("cannot normalise the images", item, repr(text),
-                f"{n_channels} number(s) with commas between them, of pixels in [0, 1]",
-                "Write them as in torchvision.transforms.Normalize.")  # fmt: skip
+        wanted = f"{n_channels} number(s) with commas between them, of pixels in [0, 1]"
+        fix = "Write them as in torchvision.transforms.Normalize."
+        raise ConfigError("cannot normalise the images", item, repr(text), wanted, fix)
     return values.expand(n_channels).clone()
-
-
-def _refuse(doing, item, got, wanted, fix):
-    raise ConfigError(doing, item=item, got=got, wanted=wanted, fix=fix) from None

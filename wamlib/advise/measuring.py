@@ -95,9 +95,8 @@ class Measured:
 
     def gain(self, option):
         """Return what an option gains over the mean of the members, and its standard error, in points."""
-        return self.accuracy(option) - 100 * self.members.mean().item(), difference(
-            self.options[option], self.members.mean(0)
-        )[1]
+        _, noise = difference(self.options[option], self.members.mean(0))
+        return self.accuracy(option) - 100 * self.members.mean().item(), noise
 
 
 def gain_factor(n_members):
@@ -156,11 +155,12 @@ def measure(members, model, selection, *, training_batches=None, alphas=ALPHAS, 
             shift = difference(line[0.5], plain)[0]
         errors = {alpha: 100 - 100 * line[alpha].mean().item() for alpha in sorted(line)}
         apart, product = probe.distance(members[i], members[j]), norms[i] * norms[j]
-        pairs.append(Pair(
-            i, j, apart / ((norms[i] + norms[j]) / 2), (norms[i] ** 2 + norms[j] ** 2 - apart**2) / (2 * product),
-            tuple(errors), tuple(errors.values()), probe.barrier_height(list(errors), list(errors.values())),
-            (errors[0.0] + errors[1.0]) / 2 - errors[0.5], shift,
-        ))  # fmt: skip
+        distance = apart / ((norms[i] + norms[j]) / 2)
+        cosine = (norms[i] ** 2 + norms[j] ** 2 - apart**2) / (2 * product)
+        alphas_of_pair, heights = tuple(errors), tuple(errors.values())
+        gain = (errors[0.0] + errors[1.0]) / 2 - errors[0.5]
+        barrier = probe.barrier_height(alphas_of_pair, heights)
+        pairs.append(Pair(i, j, distance, cosine, alphas_of_pair, heights, barrier, gain, shift))
     options = {
         "uniform soup": _predicted(right, pairs, midpoints),
         "logit ensemble": _right(logit_ensemble(logits), selection),

@@ -24,27 +24,29 @@ def report(advice, names):
     title = f"{found['n_images']} selection images; ± is one standard error"
     members = Table("", "member", "accuracy (%)", "±", "norm", title=title)
     for index, (name, row) in enumerate(zip(names, found["members"], strict=True)):
-        members.add_row(chr(65 + index) if index < 26 else str(index), str(name), f"{row['accuracy']:.1f}",
-                        f"{row['standard_error']:.1f}", f"{row['norm']:.1f}")  # fmt: skip
+        numbers = (f"{row[column]:.1f}" for column in ("accuracy", "standard_error", "norm"))
+        members.add_row(_letter(index), str(name), *numbers)
     alphas = found["pairs"][0]["alphas"]
-    pairs = Table("pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint gain",
-                  padding=0, title="error (%) from one to the other; barrier and gain in points")  # fmt: skip
+    columns = ["pair", "distance", "cosine", *(f"{alpha:g}" for alpha in alphas), "barrier", "midpoint gain"]
+    pairs = Table(*columns, padding=0, title="error (%) from one to the other; barrier and gain in points")
     for column in pairs.columns:
         column.overflow = "fold"  # a narrow terminal shows all of it
     for row in found["pairs"]:
-        pair = "-".join(chr(65 + end) if end < 26 else str(end) for end in (row["a"], row["b"]))
-        errors = (f"{error:.1f}" for error in row["errors"])
-        pairs.add_row(pair, f"{row['distance']:.3f}", f"{row['cosine']:.3f}", *errors,
-                      f"{row['barrier']:.1f}", f"{row['midpoint_gain']:+.1f}")  # fmt: skip
+        numbers = [f"{row['distance']:.3f}", f"{row['cosine']:.3f}", *(f"{error:.1f}" for error in row["errors"])]
+        numbers += [f"{row['barrier']:.1f}", f"{row['midpoint_gain']:+.1f}"]
+        pairs.add_row(f"{_letter(row['a'])}-{_letter(row['b'])}", *numbers)
     options = Table("option", "accuracy (%)", "over a member", "±", "how", title="what to expect")
     for name, row in found["options"].items():
-        options.add_row(
-            name, f"{row['accuracy']:.1f}", f"{row['gain']:+.1f}", f"{row['standard_error']:.1f}", row["how"]
-        )
+        numbers = f"{row['accuracy']:.1f}", f"{row['gain']:+.1f}", f"{row['standard_error']:.1f}"
+        options.add_row(name, *numbers, row["how"])
     passes = "1 forward pass" if advice.budget == 1 else f"{advice.budget} forward passes"
     lines = [f"Recommended, at {passes}: {advice.recommendation}", *(f"- {reason}" for reason in advice.reasons)]
     lines.append(f"Next: {_next_step(advice.recommendation, found['has_batchnorm'])}")
     return [members, pairs, options, *(Text(line) for line in lines)]
+
+
+def _letter(index):
+    return chr(65 + index) if index < 26 else str(index)
 
 
 def _next_step(recommendation, has_batchnorm):

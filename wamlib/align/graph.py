@@ -20,20 +20,20 @@ __all__ = ["Specification", "trace"]
 
 FIXED = -1  # the group of what must keep its order: the channels of images, and logits
 
-POINTWISE_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.Upsample,
-)  # fmt: skip
-POINTWISE_FUNCTIONS = {
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.softplus, F.dropout,
-    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, F.sigmoid, F.tanh,
-    torch.relu, torch.sigmoid, torch.tanh, torch.clone, operator.neg,
-}  # fmt: skip
+SMOOTH = (nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus)
+KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh)
+SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Upsample)
+MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+POINTWISE_MODULES = (*SMOOTH, *KINKED, *SAME, *MAXIMA, *AVERAGES, *ADAPTIVE)
+POINTWISE_FUNCTIONS = {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid}
+POINTWISE_FUNCTIONS |= {F.softplus, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate}
+POINTWISE_FUNCTIONS |= {F.adaptive_max_pool2d, F.sigmoid, F.tanh, torch.relu, torch.sigmoid, torch.tanh}
+POINTWISE_FUNCTIONS |= {torch.clone, operator.neg}
 POINTWISE_METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous", "clone", "float", "to", "clamp"}
-JOINING = {operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv,
-           torch.add, torch.sub, torch.mul, torch.div}  # fmt: skip
+JOINING = {operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv}
+JOINING |= {torch.add, torch.sub, torch.mul, torch.div}
 JOINING_METHODS = {"add", "add_", "sub", "mul", "mul_", "div"}
 
 
@@ -70,13 +70,9 @@ def trace(model):
     try:
         graph = fx.symbolic_trace(model)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise AlignmentError(
-            "cannot trace the model",
-            item=type(model).__name__,
-            got=f"{type(error).__name__}: {error}",
-            wanted="a forward pass without control flow on values",
-            fix="Pass a model that torch.fx can trace.",
-        ) from error
+        got, wanted = f"{type(error).__name__}: {error}", "a forward pass without control flow on values"
+        fix = "Pass a model that torch.fx can trace."
+        raise AlignmentError("cannot trace the model", type(model).__name__, got, wanted, fix) from error
     return _Tracer(graph).specification()
 
 
@@ -184,9 +180,8 @@ class _Tracer:
         elif node.target in POINTWISE_FUNCTIONS or self.keeps_units(node):
             self.values[node] = self.values[node.args[0]]
         else:
-            self.refuse(
-                node, f"the function {getattr(node.target, '__name__', node.target)}", "one that acts unit by unit"
-            )
+            name = getattr(node.target, "__name__", node.target)
+            self.refuse(node, f"the function {name}", "one that acts unit by unit")
 
     def call_method(self, node):
         if node.target in ("size", "dim"):
@@ -261,10 +256,5 @@ class _Tracer:
         return found
 
     def refuse(self, node, got, wanted):
-        raise AlignmentError(
-            "cannot permute the units of the model",
-            item=f"node {node.name!r}",
-            got=got,
-            wanted=wanted,
-            fix="Align a model made of these; see wamlib.align.graph for what is known.",
-        )
+        fix = "Align a model made of these; see wamlib.align.graph for what is known."
+        raise AlignmentError("cannot permute the units of the model", f"node {node.name!r}", got, wanted, fix)

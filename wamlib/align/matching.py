@@ -62,10 +62,12 @@ def permutation(a, b, model, by="weights", *, batches=None, seed=0, max_sweeps=1
     if by == "weights":
         return Permutation(specification, match_by_weights(a, b, specification, seed, max_sweeps, tolerance))
     if by != "activations":
-        _refuse("by", repr(by), "'weights' or 'activations'", "Correct the argument.")
+        fix = "Correct the argument."
+        raise AlignmentError("cannot match the units of two members", "by", repr(by), "'weights' or 'activations'", fix)
     batches = list(batches or ())
     if not batches:
-        _refuse("batches", "none", "batches of images", "Pass training images; labels are not needed.")
+        fix = "Pass training images; labels are not needed."
+        raise AlignmentError("cannot match the units of two members", "batches", "none", "batches of images", fix)
     return Permutation(specification, match_by_activations(a, b, specification, batches))
 
 
@@ -104,7 +106,3 @@ def merge_many(members, model, by="weights", *, batches=None, seed=0, max_rounds
         if not moved:
             break
     return members
-
-
-def _refuse(item, got, wanted, fix):
-    raise AlignmentError("cannot match the units of two members", item=item, got=got, wanted=wanted, fix=fix)

@@ -51,13 +51,8 @@ def apply(permutation, state):
     axes = permutation.specification.axes
     missing = sorted(axes.keys() - state.keys())
     if missing:
-        raise AlignmentError(
-            "cannot permute the units of a network",
-            item="the weights",
-            got=f"no key {missing[0]!r}",
-            wanted="those of the model that was traced",
-            fix="Pass its state dict.",
-        )
+        doing, fix = "cannot permute the units of a network", "Pass its state dict."
+        raise AlignmentError(doing, "the weights", f"no key {missing[0]!r}", "those of the model that was traced", fix)
     return {key: permuted(tensor, axes.get(key, {}), permutation.orders) for key, tensor in state.items()}
 
 

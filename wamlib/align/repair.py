@@ -1,6 +1,7 @@
 """REPAIR: give the units of a merged network the mean and the spread that they have in the members."""
 
 import copy
+from contextlib import ExitStack
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -68,10 +69,8 @@ def repair(model, members, batches, weights=None, statistics=None):
     shares = check_weights(weights, len(members))
     shares = [share / sum(shares) for share in shares]
     if not batches:
-        raise AlignmentError(
-            "cannot repair a merged network", item="batches", got="none", wanted="batches of images",
-            fix="Pass training images; labels are not needed.",
-        )  # fmt: skip
+        fix = "Pass training images; labels are not needed."
+        raise AlignmentError("cannot repair a merged network", "batches", "none", "batches of images", fix)
     found = unit_statistics(model, members, batches) if statistics is None else statistics
     sites = list(found[0])
     targets = {
@@ -126,26 +125,16 @@ def _measure(network, sites, batches, targets=None):
         shift = targets[site][0].to(x.dtype) - mean * factor
         return x * factor.view(shape) + shift.view(shape)
 
-    def before(site):
-        return lambda module, inputs: look(site, inputs[0])
-
-    def after(site):
-        return lambda module, inputs, output: look(site, output)
-
-    hooks = []
-    for site in sites:
-        module = network.get_submodule(site)
-        norm = isinstance(module, _BatchNorm)
-        hooks.append(
-            module.register_forward_pre_hook(before(site)) if norm else module.register_forward_hook(after(site))
-        )
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                network(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for site in sites:
+            module = network.get_submodule(site)
+            if isinstance(module, _BatchNorm):
+                hook = module.register_forward_pre_hook(lambda module, inputs, site=site: look(site, inputs[0]))
+            else:
+                hook = module.register_forward_hook(lambda module, inputs, output, site=site: look(site, output))
+            hooks.enter_context(hook)
+        for batch in batches:
+            network(batch)
     return {site: (m.mean, (m.squares / m.count).sqrt()) for site, m in moments.items()}
 
 

@@ -10,6 +10,8 @@ from ..errors import DataError
 
 __all__ = ["CORRUPTIONS", "corrupt"]
 
+DOING = "cannot corrupt images"
+
 # One number per severity, as the authors chose them for CIFAR-10, on pixels from 0 to 1.
 SEVERITIES = {
     "gaussian noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # standard deviation
@@ -71,20 +73,20 @@ def corrupt(images, name, severity, seed=0):
     return (255 * spoilt.clamp(0, 1)).round().byte()
 
 
-def _gaussian_noise(pixels, deviation, generator):
+def _gaussian(pixels, deviation, generator):
     return pixels + deviation * torch.randn(pixels.shape, generator=generator)
 
 
-def _shot_noise(pixels, photons, generator):
+def _shot(pixels, photons, generator):
     return torch.poisson(photons * pixels, generator=generator) / photons
 
 
-def _impulse_noise(pixels, share, generator):
+def _impulse(pixels, share, generator):
     hit, white = torch.rand((2, *pixels.shape), generator=generator)
     return torch.where(hit < share, (white < 0.5).float(), pixels)
 
 
-def _speckle_noise(pixels, deviation, generator):
+def _speckle(pixels, deviation, generator):
     return pixels + deviation * pixels * torch.randn(pixels.shape, generator=generator)
 
 
@@ -148,22 +150,17 @@ def _by_pictures(images, change):
     return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
-BY_NOISE = {"gaussian noise": _gaussian_noise, "shot noise": _shot_noise, "impulse noise": _impulse_noise,
-            "speckle noise": _speckle_noise}  # fmt: skip
+BY_NOISE = {"gaussian noise": _gaussian, "shot noise": _shot, "impulse noise": _impulse, "speckle noise": _speckle}
 BY_PIXELS = {"gaussian blur": _gaussian_blur, "contrast": _contrast, "brightness": _brightness}
 BY_BYTES = {"pixelate": _pixelate, "jpeg": _jpeg}
 
 
 def _check(images, name, severity):
     if name not in SEVERITIES:
-        _refuse("name", repr(name), f"one of {', '.join(CORRUPTIONS)}", "Correct the name.")
+        raise DataError(DOING, "name", repr(name), f"one of {', '.join(CORRUPTIONS)}", "Correct the name.")
     if severity not in (1, 2, 3, 4, 5):
-        _refuse("severity", repr(severity), "a whole number from 1 to 5", "Correct the number.")
+        raise DataError(DOING, "severity", repr(severity), "a whole number from 1 to 5", "Correct the number.")
     if images.dtype != torch.uint8 or images.dim() != 4:
-        _refuse("images", f"{images.dtype} with {images.dim()} axes",
-                "torch.uint8 with four axes: sample, channel, height, width",
-                "Pass the images of a wamlib.data.Split, which are not normalised.")  # fmt: skip
-
-
-def _refuse(item, got, wanted, fix):
-    raise DataError("cannot corrupt images", item=item, got=got, wanted=wanted, fix=fix)
+        wanted = "torch.uint8 with four axes: sample, channel, height, width"
+        fix = "Pass the images of a wamlib.data.Split, which are not normalised."
+        raise DataError(DOING, "images", f"{images.dtype} with {images.dim()} axes", wanted, fix)

@@ -93,16 +93,15 @@ class Dataset:
 
     def to(self, device):
         """Return the data set with all images on another device."""
-        splits = {name: getattr(self, name).to(device) for name in ("train", "selection", "test")}
-        return replace(self, **splits)
+        return self._each(lambda split: split.to(device))
 
     def with_unit_pixels(self):
         """Return the data set whose images are normalised to bytes divided by 255, channels alike."""
+        zero, one = torch.zeros_like(self.train.mean), torch.full_like(self.train.std, 255.0)
+        return self._each(lambda split: replace(split, mean=zero, std=one))
 
-        def unit(split):
-            return replace(split, mean=torch.zeros_like(split.mean), std=torch.full_like(split.std, 255.0))
-
-        return replace(self, **{name: unit(getattr(self, name)) for name in ("train", "selection", "test")})
+    def _each(self, change):
+        return replace(self, **{name: change(getattr(self, name)) for name in ("train", "selection", "test")})
 
     def with_shuffled_labels(self, seed):
         """Return the data set with the training labels dealt out at random, the other splits as they are."""
@@ -149,8 +148,8 @@ def load(name, root=None, *, n_train=None, n_eval=None, split_seed=0, device="cp
     try:
         device = torch.device(device)
     except RuntimeError as error:
-        raise DataError(f"cannot load {name}", item="device", got=repr(device), wanted="cpu, cuda or mps",
-                        fix="Correct the argument.") from error  # fmt: skip
+        fix = "Correct the argument."
+        raise DataError(f"cannot load {name}", "device", repr(device), "cpu, cuda or mps", fix) from error
     return _load(name, sources.resolve(name, root), root, n_train, n_eval, split_seed).to(device)
 
 
@@ -159,33 +158,28 @@ def _load(name, source, root, n_train, n_eval, split_seed):
     raw = sources.read(source, root)
     _check_raw(name, raw)
     generator = torch.Generator().manual_seed(derive_seed("split", split_seed))
+    order = torch.randperm(len(raw.labels), generator=generator)
     if raw.test_images is None:
-        order = torch.randperm(len(raw.labels), generator=generator)
         n_test = round(TEST_SHARE * len(order))
         test_images, test_labels = raw.images[order[:n_test]], raw.labels[order[:n_test]]
         order = order[n_test:]
     else:
-        order = torch.randperm(len(raw.labels), generator=generator)
         # A copy, because the images may be mapped from a file that should not be needed any more.
         test_images, test_labels = raw.test_images.clone(), raw.test_labels
     n_selection = round(SELECTION_SHARE * len(order))
     selection, train = order[:n_selection], order[n_selection:]
     if n_train is not None:
         if n_train > len(train):
-            raise DataError(
-                f"cannot load {name}",
-                item="n_train",
-                got=f"{n_train} images",
-                wanted=f"at most {len(train)}, what is left beside the selection split",
-                fix="Ask for fewer training images, or pass n_train=None for all of them.",
-            )
+            wanted = f"at most {len(train)}, what is left beside the selection split"
+            fix = "Ask for fewer training images, or pass n_train=None for all of them."
+            raise DataError(f"cannot load {name}", "n_train", f"{n_train} images", wanted, fix)
         train = train[:n_train]
     if n_eval is not None:
         selection = selection[: max(1, n_eval // 3)]
         # Drawn, because test images may come class by class.
         generator = torch.Generator().manual_seed(derive_seed("test", split_seed))
-        kept = torch.randperm(len(test_labels), generator=generator)[:n_eval]
-        test_images, test_labels = test_images[kept], test_labels[kept]
+        drawn = torch.randperm(len(test_labels), generator=generator)[:n_eval]
+        test_images, test_labels = test_images[drawn], test_labels[drawn]
 
     images = raw.images[train]
     pixels = images.float()
@@ -229,28 +223,25 @@ def training_size(name, root=None):
 def _check_number(name, item, number, low):
     whole = isinstance(number, Integral) and not isinstance(number, bool)
     if not (whole and number >= low) and not (number is None and low == 1):
-        raise DataError(f"cannot load {name}", item=item, got=repr(number), wanted=f"a whole number of at least {low}",
-                        fix="Correct the argument; n_train=None and n_eval=None take all images.")  # fmt: skip
+        fix = "Correct the argument; n_train=None and n_eval=None take all images."
+        raise DataError(f"cannot load {name}", item, repr(number), f"a whole number of at least {low}", fix)
 
 
 def _check_raw(name, raw):
-    def refuse(item, got, wanted, fix):
-        raise DataError(f"cannot load {name}", item=item, got=got, wanted=wanted, fix=fix)
-
+    doing, item = f"cannot load {name}", raw.where
     if len(raw.labels) == 0:
-        refuse(raw.where, "no images", "at least 20", "Put images into class folders: CLASS/NAME.png.")
+        fix = "Put images into class folders: CLASS/NAME.png."
+        raise DataError(doing, item, "no images", "at least 20", fix)
     if len(raw.classes) < 2:
-        refuse(raw.where, f"one class, {raw.classes[0]!r}", "at least 2", "Give each class a folder of its own.")
+        fix = "Give each class a folder of its own."
+        raise DataError(doing, item, f"one class, {raw.classes[0]!r}", "at least 2", fix)
     if len(raw.labels) < 20:
-        refuse(raw.where, f"{len(raw.labels)} images", "at least 20", "Add images; three splits need some each.")
+        fix = "Add images; three splits need some each."
+        raise DataError(doing, item, f"{len(raw.labels)} images", "at least 20", fix)
     missing = set(range(len(raw.classes))) - set(raw.labels.unique().tolist())
     if missing:
-        refuse(
-            f"{raw.where}, class {raw.classes[min(missing)]!r}",
-            "no training image",
-            "at least one of every class",
-            "Add training images of this class, or remove it.",
-        )
+        item, fix = f"{item}, class {raw.classes[min(missing)]!r}", "Add training images of this class, or remove it."
+        raise DataError(doing, item, "no training image", "at least one of every class", fix)
 
 
 def _hash(splits):

@@ -15,6 +15,8 @@ from ..errors import DataError
 __all__ = ["IMAGE_SUFFIXES", "ImageFile", "decode"]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"}
+# RuntimeError is zipfile's word for an archive that is encrypted or packed in an unknown way.
+DAMAGED = (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error)
 RUN = 256  # images a thread decodes at a time; one at a time, threads mostly wait for each other
 
 
@@ -66,17 +68,14 @@ def decode(files, where, mode=None):
         for index in range(begin, min(begin + RUN, len(files))):
             image, _ = _decode(files[index], where, mode)
             if image.shape != first.shape:
-                raise DataError(
-                    "cannot load images",
-                    item=f"{where}/{files[index].name}",
-                    got=f"{image.shape[1]} x {image.shape[0]} pixels",
-                    wanted=f"{width} x {height}, the size of {where}/{files[0].name}",
-                    fix="Resize the images to one size before loading them.",
-                )
+                got = f"{image.shape[1]} x {image.shape[0]} pixels"
+                wanted = f"{width} x {height}, the size of {where}/{files[0].name}"
+                fix = "Resize the images to one size before loading them."
+                raise DataError("cannot load images", f"{where}/{files[index].name}", got, wanted, fix)
             pixels[index] = image if mode == "L" else image.transpose(2, 0, 1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(0, len(files), RUN)):
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(fill, range(0, len(files), RUN)):
             pass  # the result is asked for so that an error of a thread is raised here
     return pixels
 
@@ -88,13 +87,6 @@ def _decode(file, where, mode):
         with Image.open(io.BytesIO(file.read())) as image:
             kind = mode or ("L" if image.mode in ("1", "L", "LA", "I", "I;16") else "RGB")
             return np.asarray(image.convert(kind)), kind
-    # RuntimeError is zipfile's word for an archive that is encrypted or packed in an unknown way.
-    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
-            Image.DecompressionBombError) as error:  # fmt: skip
-        raise DataError(
-            "cannot load images",
-            item=f"{where}/{file.name}",
-            got=f"a file that does not decode ({error})",
-            wanted="a whole image",
-            fix="Replace or delete this file.",
-        ) from error
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        got, fix = f"a file that does not decode ({error})", "Replace or delete this file."
+        raise DataError("cannot load images", f"{where}/{file.name}", got, "a whole image", fix) from error

@@ -13,9 +13,9 @@ from .raw import Raw
 
 __all__ = ["find_fashion_mnist", "read_fashion_mnist"]
 
-CLASSES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
+DOING = "cannot load fashion-mnist"
+
+CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # SHA-256 of the decompressed files. The compressed ones differ between distributors
 # (Debian blanks the gzip header), so their checksums prove nothing.
 SHA256 = {
@@ -45,13 +45,9 @@ def read_fashion_mnist(root):
     """Read the four files, wherever `find_fashion_mnist` finds them."""
     folder = find_fashion_mnist(root)
     if folder is None:
-        raise DataError(
-            "cannot load fashion-mnist",
-            item=str(root / "fashion-mnist"),
-            got="no folder with the four files",
-            wanted=", ".join(f"{stem}.gz" for stem in SHA256),
-            fix="Run `make data` (or `wamlib fetch fashion-mnist`), or copy the files there.",
-        )
+        wanted = ", ".join(f"{stem}.gz" for stem in SHA256)
+        fix = "Run `make data` (or `wamlib fetch fashion-mnist`), or copy the files there."
+        raise DataError(DOING, str(root / "fashion-mnist"), "no folder with the four files", wanted, fix)
     train, labels, test, test_labels = (_read_idx(_idx_path(folder, stem), stem) for stem in SHA256)
     return Raw(train[:, None], labels.long(), test[:, None], test_labels.long(), CLASSES, str(folder))
 
@@ -61,22 +57,12 @@ def _read_idx(path, stem):
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            "cannot load fashion-mnist",
-            item=str(path),
-            got=f"a damaged gzip file ({error})",
-            wanted="a whole one",
-            fix="Delete this file and run `make data` again.",
-        ) from error
+        fix = "Delete this file and run `make data` again."
+        raise DataError(DOING, str(path), f"a damaged gzip file ({error})", "a whole one", fix) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[stem]:
-        raise DataError(
-            "cannot load fashion-mnist",
-            item=str(path),
-            got=f"decompressed sha256 {digest}",
-            wanted=SHA256[stem],
-            fix="The file is not the published one. Delete it and run `make data` again.",
-        )
+        fix = "The file is not the published one. Delete it and run `make data` again."
+        raise DataError(DOING, str(path), f"decompressed sha256 {digest}", SHA256[stem], fix)
     n_axes = content[3]
     shape = np.frombuffer(content, ">u4", n_axes, offset=4).astype(int)
     array = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)

@@ -13,6 +13,8 @@ from .fashion_mnist import find_fashion_mnist
 
 __all__ = ["fetch"]
 
+DOING = "cannot fetch fashion-mnist"
+
 TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
@@ -58,10 +60,8 @@ def _make_folder(name, root):
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FetchError(
-            f"cannot fetch {name}", item=str(root), got=error.strerror or str(error),
-            wanted="a folder, or a place to make one", fix="Choose another --root, or check its permissions.",
-        ) from error  # fmt: skip
+        wanted, fix = "a folder, or a place to make one", "Choose another --root, or check its permissions."
+        raise FetchError(f"cannot fetch {name}", str(root), error.strerror or str(error), wanted, fix) from error
 
 
 def _fetch_fashion(root):
@@ -74,22 +74,16 @@ def _fetch_fashion(root):
         except FetchError as error:
             answers.append(error.got)
     if not find_fashion_mnist(root):
-        raise FetchError(
-            "cannot fetch fashion-mnist",
-            item=str(root / "fashion-mnist"),
-            got="; ".join(answers) or "no files from any source",
-            wanted="Debian's package dataset-fashion-mnist or torchvision's download",
-            fix="Connect to the network and run `make data` again, or copy the four .gz files there.",
-        )
+        item, wanted = str(root / "fashion-mnist"), "Debian's package dataset-fashion-mnist or torchvision's download"
+        fix = "Connect to the network and run `make data` again, or copy the four .gz files there."
+        raise FetchError(DOING, item, "; ".join(answers) or "no files from any source", wanted, fix)
 
 
 def _unpack_debian(root):
     """Unpack Debian's package below ``root``, with package lists of our own, so that nobody needs to be root."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise FetchError(
-            "cannot fetch fashion-mnist", item="Debian's package", got="no apt-get on this machine",
-            wanted="apt-get and dpkg-deb", fix="Use another source.",
-        )  # fmt: skip
+        fix = "Use another source."
+        raise FetchError(DOING, "Debian's package", "no apt-get on this machine", "apt-get and dpkg-deb", fix)
     with tempfile.TemporaryDirectory() as lists:
         # Without root's rights apt cannot write its own lists, and a fresh container has none.
         options = [f"-oDir::State::Lists={lists}", f"-oAPT::Sandbox::User={'root' if os.geteuid() == 0 else ''}"]
@@ -102,13 +96,8 @@ def _unpack_debian(root):
             subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True, capture_output=True, text=True)
         except (subprocess.CalledProcessError, StopIteration, OSError) as error:
             lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-            raise FetchError(
-                "cannot fetch fashion-mnist",
-                item="Debian's package",
-                got=f"apt-get: {lines[-1] if lines else error}",
-                wanted="the package dataset-fashion-mnist",
-                fix="Use another source.",
-            ) from error
+            got, fix = f"apt-get: {lines[-1] if lines else error}", "Use another source."
+            raise FetchError(DOING, "Debian's package", got, "the package dataset-fashion-mnist", fix) from error
 
 
 def _download(name, root):
@@ -127,10 +116,5 @@ def _download(name, root):
     except DataError:
         raise
     except Exception as error:  # URLError, RuntimeError after several mirrors, OSError for a full disk
-        raise FetchError(
-            f"cannot fetch {name}",
-            item=str(root),
-            got=f"torchvision's download: {error}",
-            wanted="a reachable server",
-            fix=f"Connect to the network and run `wamlib fetch {name}` again.",
-        ) from error
+        wanted, fix = "a reachable server", f"Connect to the network and run `wamlib fetch {name}` again."
+        raise FetchError(f"cannot fetch {name}", str(root), f"torchvision's download: {error}", wanted, fix) from error

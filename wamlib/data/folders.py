@@ -40,13 +40,9 @@ def read_folder(path, root):
     """Read class folders of images; the path is looked up as by `find_folder`."""
     found = find_folder(path, root)
     if found is None:
-        raise DataError(
-            f"cannot load folder:{path}",
-            item=str(path),
-            got="no such folder or file: " + ", nor ".join(str(place) for place in _places(path, root)),
-            wanted="a folder, or a .zip file, of images",
-            fix="Correct the path after `folder:`.",
-        )
+        got = "no such folder or file: " + ", nor ".join(str(place) for place in _places(path, root))
+        fix = "Correct the path after `folder:`."
+        raise DataError(f"cannot load folder:{path}", str(path), got, "a folder, or a .zip file, of images", fix)
     return _read(found, root)
 
 
@@ -67,23 +63,15 @@ def _sort(path):
 def _read(path, root):
     train, test = _sort(path)
     if not train:
-        raise DataError(
-            f"cannot load folder:{path}",
-            item=str(path),
-            got="no images in class folders",
-            wanted="CLASS/NAME.png, or train/CLASS/NAME.png and test/CLASS/NAME.png",
-            fix="Sort the images into one folder per class (suffixes: " + ", ".join(sorted(IMAGE_SUFFIXES)) + ").",
-        )
+        wanted = "CLASS/NAME.png, or train/CLASS/NAME.png and test/CLASS/NAME.png"
+        fix = "Sort the images into one folder per class (suffixes: " + ", ".join(sorted(IMAGE_SUFFIXES)) + ")."
+        raise DataError(f"cannot load folder:{path}", str(path), "no images in class folders", wanted, fix)
     classes = tuple(sorted({label for _, label in train}))
     stray = sorted({label for _, label in test} - set(classes))
     if stray:
-        raise DataError(
-            f"cannot load folder:{path}",
-            item=f"class {stray[0]!r}",
-            got="test images but no training images",
-            wanted="the same classes in train/ and test/",
-            fix="Add training images of this class, or remove it from test/.",
-        )
+        got, wanted = "test images but no training images", "the same classes in train/ and test/"
+        fix = "Add training images of this class, or remove it from test/."
+        raise DataError(f"cannot load folder:{path}", f"class {stray[0]!r}", got, wanted, fix)
     pixels = read_images([file for file, _ in train + test], str(path), root)
     number = {label: index for index, label in enumerate(classes)}
     labels = torch.tensor([number[label] for _, label in train + test])
@@ -99,13 +87,9 @@ def _list_images(path):
     try:
         files = list(_list_folder(path) if path.is_dir() else _list_zip(path))
     except zipfile.BadZipFile as error:
-        raise DataError(
-            f"cannot load folder:{path}",
-            item=str(path),
-            got=f"a file that is no zip archive ({error})",
-            wanted="a folder, or a .zip file, of images",
-            fix="Correct the path after `folder:`, or bring the archive again.",
-        ) from error
+        got, wanted = f"a file that is no zip archive ({error})", "a folder, or a .zip file, of images"
+        fix = "Correct the path after `folder:`, or bring the archive again."
+        raise DataError(f"cannot load folder:{path}", str(path), got, wanted, fix) from error
     images = [file for file in files if os.path.splitext(file.name)[1].lower() in IMAGE_SUFFIXES]
     return sorted(images, key=lambda file: file.name.split("/"))
 
@@ -125,11 +109,7 @@ def _list_zip(path):
     for parts, info in entries:
         # Nothing is unpacked, so such a name writes nowhere; but no honest archive has a class called "..".
         if not all(parts) or {".", ".."} & set(parts):
-            raise DataError(
-                f"cannot load folder:{path}",
-                item=repr(info.filename),
-                got="a name that leads out of the archive",
-                wanted="a path inside it, such as CLASS/NAME.png",
-                fix="Pack the folder anew, or get the archive from someone you trust.",
-            )
+            got, wanted = "a name that leads out of the archive", "a path inside it, such as CLASS/NAME.png"
+            fix = "Pack the folder anew, or get the archive from someone you trust."
+            raise DataError(f"cannot load folder:{path}", repr(info.filename), got, wanted, fix)
         yield ImageFile("/".join(parts[drop:]), lambda info=info: archive.read(info), (info.file_size, info.CRC))

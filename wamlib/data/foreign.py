@@ -42,13 +42,8 @@ def as_if_from(split, dataset):
     pixels = split.images.to(home.images.device).float()
     for channels in (pixels.shape[1], dataset.in_channels):
         if channels not in (1, 3):
-            raise DataError(
-                f"cannot show images to a network for {dataset.name}",
-                item="channels",
-                got=f"{channels}",
-                wanted="1 (grey) or 3 (colour)",
-                fix="Choose images of another data set.",
-            )
+            doing, fix = f"cannot show images to a network for {dataset.name}", "Choose images of another data set."
+            raise DataError(doing, "channels", f"{channels}", "1 (grey) or 3 (colour)", fix)
     if pixels.shape[1] == 3 and dataset.in_channels == 1:
         weights = torch.tensor(LUMINANCE, device=pixels.device)
         pixels = (pixels * weights[:, None, None]).sum(1, keepdim=True)
@@ -68,7 +63,7 @@ def photographs(size, n=None):
     size : tuple of int
         Height and width of a patch, in pixels of the photographs (427 by 640), at most those.
     n : int or None
-        Patches to keep, evenly spaced; None keeps all that fit side by side without overlap, and so does a number
+        Patches, evenly spaced; None takes all that fit side by side without overlap, and so does a number
         larger than there are.
 
     Returns
@@ -87,18 +82,13 @@ def photographs(size, n=None):
     for picture in load_sample_images().images:
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)
         if height > pixels.shape[1] or width > pixels.shape[2]:
-            raise DataError(
-                "cannot cut patches",
-                item="size",
-                got=f"{height} by {width} pixels",
-                wanted=f"at most {pixels.shape[1]} by {pixels.shape[2]}, a photograph",
-                fix="Ask for smaller patches.",
-            )
+            wanted, fix = f"at most {pixels.shape[1]} by {pixels.shape[2]}, a photograph", "Ask for smaller patches."
+            raise DataError("cannot cut patches", "size", f"{height} by {width} pixels", wanted, fix)
         rows = pixels.unfold(1, height, height).unfold(2, width, width)
         patches.append(rows.permute(1, 2, 0, 3, 4).reshape(-1, 3, height, width))
     patches = torch.cat(patches)
-    kept = range(len(patches)) if n is None or n >= len(patches) else [i * len(patches) // n for i in range(n)]
-    return patches[list(kept)]
+    chosen = range(len(patches)) if n is None or n >= len(patches) else [i * len(patches) // n for i in range(n)]
+    return patches[list(chosen)]
 
 
 def foreign(names, dataset, n=None, root=None):
@@ -136,11 +126,7 @@ def foreign(names, dataset, n=None, root=None):
             # One training image, for there must be one: its statistics are not used.
             found[title(name)] = as_if_from(load(name, root, n_train=1, n_eval=n).test, dataset)
     if not found:
-        raise DataError(
-            "cannot find foreign images",
-            item="names",
-            got=f"{list(names)}, of which none is here",
-            wanted=f"a data set beside {dataset.name} whose files are here, or {PHOTOGRAPHS!r}",
-            fix=f"Add {PHOTOGRAPHS!r}, which is a part of scikit-learn.",
-        )
+        wanted = f"a data set beside {dataset.name} whose files are here, or {PHOTOGRAPHS!r}"
+        fix = f"Add {PHOTOGRAPHS!r}, which is a part of scikit-learn."
+        raise DataError("cannot find foreign images", "names", f"{list(names)}, of which none is here", wanted, fix)
     return found

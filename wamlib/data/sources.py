@@ -59,13 +59,8 @@ def _source(name):
         path = name.removeprefix("folder:")
         return Source(folder_title(path), lambda root: find_folder(path, root) is not None, partial(read_folder, path))
     if not text or name not in SOURCES:
-        raise DataError(
-            "cannot load a data set",
-            item=f"name {name!r}",
-            got="a name that is not known",
-            wanted=f"one of {', '.join(NAMES)}, or folder:PATH",
-            fix="Correct the name.",
-        )
+        wanted, fix = f"one of {', '.join(NAMES)}, or folder:PATH", "Correct the name."
+        raise DataError("cannot load a data set", f"name {name!r}", "a name that is not known", wanted, fix)
     return SOURCES[name]
 
 

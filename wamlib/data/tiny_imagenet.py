@@ -12,6 +12,7 @@ from .raw import Raw
 __all__ = ["has_tiny_imagenet", "read_tiny_imagenet"]
 
 FOLDER = "tiny-imagenet/tiny-imagenet-200"  # below the data root
+DOING, FIX = "cannot load tiny-imagenet", "Run `wamlib fetch tiny-imagenet`, or unpack the archive there."
 LISTS = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 
 
@@ -27,22 +28,23 @@ def read_tiny_imagenet(root):
     """
     folder = Path(root) / FOLDER
     if not all((folder / name).is_file() for name in LISTS):
-        _refuse(folder, f"no {' or no '.join(LISTS)}", "the unpacked tiny-imagenet-200")
+        raise DataError(DOING, str(folder), f"no {' or no '.join(LISTS)}", "the unpacked tiny-imagenet-200", FIX)
     wnids, words, notes = ((folder / name).read_text() for name in LISTS)
     wnids = sorted(wnids.split())
     rows = [line.split("\t")[:2] for line in notes.splitlines()]
     # What the lists name is looked for below the folder only.
     for name in (*wnids, *(row[0] for row in rows)):
         if Path(name).name != name or name == "..":
-            _refuse(folder, f"the name {name!r} in a list", "names without folders")
+            raise DataError(DOING, str(folder), f"the name {name!r} in a list", "names without folders", FIX)
     train = [(wnid, path) for wnid in wnids for path in sorted((folder / "train" / wnid).rglob("*.JPEG"))]
     test = [(wnid, folder / "val" / "images" / name) for name, wnid in rows]
     if not train:
-        _refuse(folder / "train", "no images", "WNID/images/NAME.JPEG")
+        raise DataError(DOING, str(folder / "train"), "no images", "WNID/images/NAME.JPEG", FIX)
     number = {wnid: index for index, wnid in enumerate(wnids)}
     for wnid, path in test:
         if wnid not in number or not path.is_file():
-            _refuse(folder / LISTS[2], f"{wnid} {path.name}", "a class of wnids.txt and a file of val/images")
+            wanted = "a class of wnids.txt and a file of val/images"
+            raise DataError(DOING, str(folder / LISTS[2]), f"{wnid} {path.name}", wanted, FIX)
 
     pixels = read_images([_image_file(path, folder) for _, path in train + test], str(folder), Path(root), "RGB")
     labels = torch.tensor([number[wnid] for wnid, _ in train + test])
@@ -56,13 +58,3 @@ def read_tiny_imagenet(root):
 def _image_file(path, folder):
     stat = path.stat()
     return ImageFile(path.relative_to(folder).as_posix(), path.read_bytes, (stat.st_size, stat.st_mtime_ns))
-
-
-def _refuse(item, got, wanted):
-    raise DataError(
-        "cannot load tiny-imagenet",
-        item=str(item),
-        got=got,
-        wanted=wanted,
-        fix="Run `wamlib fetch tiny-imagenet`, or unpack the archive there.",
-    )

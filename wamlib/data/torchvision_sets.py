@@ -35,13 +35,8 @@ def read_torchvision_set(name, root):
             warnings.filterwarnings("ignore", message=".*align.*", category=Warning)
             train, test = (getattr(torchvision.datasets, kind)(folder, train=part) for part in (True, False))
     except Exception as error:  # torchvision raises RuntimeError, EOFError, KeyError, ... for bad files
-        raise DataError(
-            f"cannot load {name}",
-            item=str(folder),
-            got=f"no usable files ({error})",
-            wanted=f"the official files of {kind}",
-            fix=f"Run `wamlib fetch {name}`; if files are there, delete them first.",
-        ) from error
+        got, fix = f"no usable files ({error})", f"Run `wamlib fetch {name}`; if files are there, delete them first."
+        raise DataError(f"cannot load {name}", str(folder), got, f"the official files of {kind}", fix) from error
     images, test_images = (channels_first(part.data) for part in (train, test))
     labels, test_labels = (torch.as_tensor(part.targets).long() for part in (train, test))
     return Raw(images, labels, test_images, test_labels, tuple(train.classes), str(folder))

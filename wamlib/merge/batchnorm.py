@@ -4,6 +4,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import MergeError
+from ..modes import eval_mode
 
 __all__ = ["recalibrate_batchnorm"]
 
@@ -46,16 +47,14 @@ def recalibrate_batchnorm(model, batches):
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not layers:
         return model
-    modes = [(module, module.training) for module in model.modules()]
     before = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
     moments = {layer: Moments() for layer in layers}
     hooks = [layer.register_forward_pre_hook(lambda m, inputs: moments[m].add(inputs[0])) for layer in layers]
     n_batches = 0
     try:
-        model.eval()
-        for layer in layers:
-            layer.train()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
+            for layer in layers:
+                layer.train()
             for batch in batches:
                 _check_batch(batch, n_batches)
                 model(batch)
@@ -70,8 +69,6 @@ def recalibrate_batchnorm(model, batches):
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     for layer, moment in moments.items():
         if moment.count:  # a layer that the forward pass does not reach keeps its statistics
             layer.running_mean.copy_(moment.mean)

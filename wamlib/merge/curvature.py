@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, jacrev, vmap
 
 from ..errors import MemberMismatchError, MergeError
+from ..modes import eval_mode
 from .members import merge_by_key, prepared
 from .soups import cast, check_weights, weighted_sum
 
@@ -114,20 +115,15 @@ def fisher_diagonal(model, batches):
         shares = logs.exp()
         return {key: torch.tensordot(shares, slope.float().square_(), 1) for key, slope in slopes.items()}
 
-    n_images, modes = 0, [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of adaptive pooling under vmap
-            for batch in batches:
-                n_classes = model(batch[:1]).shape[1]
-                for part in batch.split(max(1, VALUES // (n_parameters * n_classes))):
-                    for key, square in vmap(squares)(part).items():
-                        totals[key] += square.sum(0)
-                n_images += len(batch)
-    finally:
-        for module, training in modes:
-            module.training = training
+    n_images = 0
+    with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # torch's, of adaptive pooling under vmap
+        for batch in batches:
+            n_classes = model(batch[:1]).shape[1]
+            for part in batch.split(max(1, VALUES // (n_parameters * n_classes))):
+                for key, square in vmap(squares)(part).items():
+                    totals[key] += square.sum(0)
+            n_images += len(batch)
     if n_images == 0:
         _refuse("the batches", "no image", "at least one")
     return {key: total.div_(n_images) for key, total in totals.items()}
@@ -239,19 +235,15 @@ def gram_matrices(model, batches):
         return add
 
     hooks = [module.register_forward_pre_hook(hook(name)) for name, module in layers.items()]
-    modes = [(module, module.training) for module in model.modules()]
     n_images = 0
     try:
-        model.eval()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             for batch in batches:
                 model(batch)
                 n_images += len(batch)
     finally:
         for handle in hooks:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     if n_images == 0:
         _refuse("the batches", "no image", "at least one")
     return {f"{name}.weight": total / counts[name] for name, total in sums.items()}

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import MemberMismatchError, MergeError
+from ..modes import eval_mode
 from .members import is_learnable, merge_by_key, prepared
 from .soups import cast, weighted_sum
 
@@ -111,12 +112,10 @@ def learned_soup(members, model, batches, *, per="model", epochs=5, lr=0.1, batc
         with torch.no_grad():
             return math.fsum(loss(*batch).item() * len(batch[1]) for batch in batches) / sum(len(y) for _, y in batches)
 
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for module in model.modules():
-        if batch_statistics and isinstance(module, _BatchNorm):
-            module.train()
-    try:
+    with eval_mode(model):
+        for module in model.modules():
+            if batch_statistics and isinstance(module, _BatchNorm):
+                module.train()
         losses, best = [total()], (logs.detach().clone(), 1.0)
         for _ in range(epochs):
             for batch in batches:
@@ -126,9 +125,6 @@ def learned_soup(members, model, batches, *, per="model", epochs=5, lr=0.1, batc
             losses.append(total())
             if losses[-1] < min(losses[:-1]):
                 best = logs.detach().clone(), log_temperature.exp().item()
-    finally:
-        for module, training in modes:
-            module.training = training
     table = best[0].cpu().double().softmax(1)
     shares = {key: table[row[key]].tolist() for key in keys}
     return LearnedSoup(_soup(members, shares), shares, losses, best[1])

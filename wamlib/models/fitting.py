@@ -34,13 +34,8 @@ def fit_channels(name, model, in_channels, weights=None):
     elif in_channels == 1:
         kernel = layer.weight.detach().sum(dim=1, keepdim=True)
     else:
-        raise ConfigError(
-            f"cannot build {name} with weights {weights}",
-            item="in_channels",
-            got=in_channels,
-            wanted="1 or 3, because the pretrained kernels read RGB",
-            fix="Convert the images to RGB, or leave out `weights`.",
-        )
+        doing, fix = f"cannot build {name} with weights {weights}", "Convert the images to RGB, or leave out `weights`."
+        raise ConfigError(doing, "in_channels", in_channels, "1 or 3, because the pretrained kernels read RGB", fix)
     layer.in_channels, layer.weight = in_channels, nn.Parameter(kernel)
     if weights is None:
         layer.reset_parameters()

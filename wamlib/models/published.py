@@ -133,13 +133,8 @@ def _check_size(name, image_size):
         least = 8 if name in CIFAR else get_model_weights(name).DEFAULT.meta["min_size"][0]
         fits, wanted = min(image_size) >= least, f"at least {least} x {least}"
     if not fits:
-        raise ConfigError(
-            f"cannot build {name}",
-            item="image_size",
-            got=f"{height} x {width} pixels",
-            wanted=wanted,
-            fix="Resize or pad the images, or take another architecture.",
-        )
+        fix = "Resize or pad the images, or take another architecture."
+        raise ConfigError(f"cannot build {name}", "image_size", f"{height} x {width} pixels", wanted, fix)
 
 
 def _pretrained(name, plain, weights):
@@ -150,13 +145,8 @@ def _pretrained(name, plain, weights):
     # One VGG-16 has features only: its classifier is filled with NaN, and it has no classes.
     known = {key: entry for key, entry in entries.__members__.items() if entry.meta["categories"]}
     if weights not in known:
-        raise ConfigError(
-            f"cannot build {name}",
-            item="weights",
-            got=repr(weights),
-            wanted=f"one of {', '.join(known)}",
-            fix="Correct the name, or leave it out for random weights.",
-        )
+        fix = "Correct the name, or leave it out for random weights."
+        raise ConfigError(f"cannot build {name}", "weights", repr(weights), f"one of {', '.join(known)}", fix)
     file = Path(torch.hub.get_dir(), "checkpoints", known[weights].url.rpartition("/")[2])
     # What torchvision's constructors tell themselves when they load weights.
     settings = {"init_weights": False} if plain in _VGG else {}
@@ -170,19 +160,11 @@ def _pretrained(name, plain, weights):
             state[_DENSE_LAYER.sub(r"\1", key)] = state.pop(key)
         model.load_state_dict(state)
     except OSError as error:  # no network, no such host, no space
-        raise ConfigError(
-            f"cannot build {name} with weights {weights}",
-            item=file.name,
-            got=str(error),
-            wanted=f"a download, or the file in {file.parent}",
-            fix="Be online once, or copy the file into that folder (the variable TORCH_HOME moves it).",
-        ) from error
+        wanted = f"a download, or the file in {file.parent}"
+        fix = "Be online once, or copy the file into that folder (the variable TORCH_HOME moves it)."
+        raise ConfigError(f"cannot build {name} with weights {weights}", file.name, str(error), wanted, fix) from error
     except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"cannot build {name} with weights {weights}",
-            item=str(file),
-            got=f"{type(error).__name__}: {error}".splitlines()[0],
-            wanted="the file that torchvision publishes",
-            fix="Delete the file, so that it is downloaded again.",
-        ) from error
+        got, wanted = f"{type(error).__name__}: {error}".splitlines()[0], "the file that torchvision publishes"
+        fix = "Delete the file, so that it is downloaded again."
+        raise CheckpointError(f"cannot build {name} with weights {weights}", str(file), got, wanted, fix) from error
     return model

@@ -103,13 +103,7 @@ def kind(name):
 
 
 def family(name):
-    """Return the family of an architecture by its name; see `facts`.
-
-    Examples
-    --------
-    >>> family("densenet121_cifar")
-    'densenet'
-    """
+    """Return the family of an architecture by its name, such as "densenet"; see `facts`."""
     return facts(name).family
 
 
@@ -149,13 +143,8 @@ def build(name, n_classes, in_channels, image_size, *, seed=None, weights=None):
     """
     chosen = _builder(name, weights)
     if min(image_size) < 8:
-        raise ConfigError(
-            f"cannot build {name}",
-            item="image_size",
-            got=f"{image_size[0]} x {image_size[1]} pixels",
-            wanted="at least 8 x 8",
-            fix="Enlarge the images.",
-        )
+        got = f"{image_size[0]} x {image_size[1]} pixels"
+        raise ConfigError(f"cannot build {name}", "image_size", got, "at least 8 x 8", "Enlarge the images.")
     builder = functools.partial(chosen, n_classes, in_channels, image_size)
     if seed is None:
         return builder()
@@ -172,24 +161,18 @@ def check_name(name):
 def _builder(name, weights):
     """Return what builds the model of a name, given classes, channels and pixels."""
     plain, mark, factor = str(name).partition("-x")
-    if plain not in _BUILDERS:
-        _refuse_name(name, "a name that is not registered")
-    wanted = {key: value for key, value in (("width", _width(name, factor) if mark else None), ("weights", weights))
-              if value}  # fmt: skip
-    known = inspect.signature(_BUILDERS[plain]).parameters
-    if lacking := [key for key in wanted if key not in known]:
-        _refuse_name(name, f"{lacking[0]} {wanted[lacking[0]]!r} for a model that has none")
-    return functools.partial(_BUILDERS[plain], **wanted)
-
-
-def _refuse_name(name, got):
-    raise ConfigError(
-        "cannot build a model",
-        item=f"name {name!r}",
-        got=got,
-        wanted=f"one of {', '.join(_BUILDERS)}",
-        fix="Correct the name, or add a builder with wamlib.models.register.",
-    )
+    got, asked = "a name that is not registered", {}
+    if plain in _BUILDERS:
+        asked = {"width": _width(name, factor) if mark else None, "weights": weights}
+        asked = {key: value for key, value in asked.items() if value}
+        known = inspect.signature(_BUILDERS[plain]).parameters
+        got = next(
+            (f"{key} {value!r} for a model that has none" for key, value in asked.items() if key not in known), ""
+        )
+    if got:
+        fix = "Correct the name, or add a builder with wamlib.models.register."
+        raise ConfigError("cannot build a model", f"name {name!r}", got, f"one of {', '.join(_BUILDERS)}", fix)
+    return functools.partial(_BUILDERS[plain], **asked)
 
 
 def _width(name, factor):
@@ -199,13 +182,8 @@ def _width(name, factor):
         if not 0 < width < math.inf:
             raise ValueError("not a positive number")
     except ValueError as error:
-        raise ConfigError(
-            "cannot build a model",
-            item=f"name {name!r}",
-            got=f"the width {factor!r}",
-            wanted="a positive number behind -x, as in mlp-x2",
-            fix="Correct the name.",
-        ) from error
+        wanted, fix = "a positive number behind -x, as in mlp-x2", "Correct the name."
+        raise ConfigError("cannot build a model", f"name {name!r}", f"the width {factor!r}", wanted, fix) from error
     return width
 
 
@@ -213,13 +191,8 @@ def head(model):
     """Return the classifier of a model: its last `torch.nn.Linear`."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not layers:
-        raise ConfigError(
-            "cannot find the head",
-            item=type(model).__name__,
-            got="no torch.nn.Linear",
-            wanted="a last linear layer that gives the logits",
-            fix="Give the model a linear classifier.",
-        )
+        wanted, fix = "a last linear layer that gives the logits", "Give the model a linear classifier."
+        raise ConfigError("cannot find the head", type(model).__name__, "no torch.nn.Linear", wanted, fix)
     return layers[-1]
 
 

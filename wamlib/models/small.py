@@ -144,13 +144,8 @@ def vit(n_classes, in_channels, image_size, width=1):
 
     height, side = image_size
     if height != side:
-        raise ConfigError(
-            "cannot build vit",
-            item="image_size",
-            got=f"{height} x {side} pixels",
-            wanted="a square image",
-            fix="Crop or resize the images to a square, or take another architecture.",
-        )
+        fix = "Crop or resize the images to a square, or take another architecture."
+        raise ConfigError("cannot build vit", "image_size", f"{height} x {side} pixels", "a square image", fix)
     patch = max(p for p in range(1, side // 4 + 1) if side % p == 0)  # the coarsest grid of at least four a side
     units = 4 * _scaled(16, width)
     model = VisionTransformer(

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
 __all__ = ["ATTACKS", "attack"]
+
+DOING = "cannot attack"
 
 ATTACKS = ("fgsm", "pgd")
 
@@ -97,13 +99,9 @@ def _devices(split):
 
 def _check(kind, budget, temperature, n_steps):
     if kind not in ATTACKS:
-        _refuse("kind", repr(kind), f"one of {', '.join(ATTACKS)}", "Correct the argument.")
+        raise ProbeError(DOING, "kind", repr(kind), f"one of {', '.join(ATTACKS)}", "Correct the argument.")
     for item, number in (("budget", budget), ("temperature", temperature)):
         if not (isinstance(number, Real) and 0 < number < math.inf):
-            _refuse(item, repr(number), "a positive, finite number", "Correct the argument.")
+            raise ProbeError(DOING, item, repr(number), "a positive, finite number", "Correct the argument.")
     if n_steps < 1:
-        _refuse("n_steps", repr(n_steps), "at least 1", "Take ten.")
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot attack", item=item, got=got, wanted=wanted, fix=fix)
+        raise ProbeError(DOING, "n_steps", repr(n_steps), "at least 1", "Take ten.")

@@ -57,10 +57,8 @@ def detection_scores(logits, score="maximum probability"):
     Liu et al. (2020), Section 3, for the energy. https://arxiv.org/abs/2010.03759
     """
     if score not in SCORES:
-        raise ProbeError(
-            "cannot score images", item="score", got=repr(score), wanted=f"one of {', '.join(SCORES)}",
-            fix="Correct the argument.",
-        )  # fmt: skip
+        fix = "Correct the argument."
+        raise ProbeError("cannot score images", "score", repr(score), f"one of {', '.join(SCORES)}", fix)
     if score == "maximum probability":
         return log_odds(logits)
     wide = logits.double()
@@ -93,16 +91,12 @@ def detection(own, foreign):
     own, foreign = own.double().cpu(), foreign.double().cpu()
     for name, scores in (("own", own), ("foreign", foreign)):
         if len(scores) == 0 or not scores.isfinite().all():
-            raise ProbeError(
-                "cannot measure a detection",
-                item=f"scores of the {name} images",
-                got="none" if len(scores) == 0 else f"{int((~scores.isfinite()).sum())} that are no finite number",
-                wanted="at least one, and all of them finite",
-                fix="Look at the logits that they come from.",
-            )
+            got = "none" if len(scores) == 0 else f"{int((~scores.isfinite()).sum())} that are no finite number"
+            wanted, fix = "at least one, and all of them finite", "Look at the logits that they come from."
+            raise ProbeError("cannot measure a detection", f"scores of the {name} images", got, wanted, fix)
     ascending = foreign.sort().values
     below, not_above = (torch.searchsorted(ascending, own, right=right) for right in (False, True))
     auroc = 50 * (below + not_above).double().mean().item() / len(foreign)
-    n_kept = -(-95 * len(own) // 100)
-    threshold = own.sort(descending=True).values[n_kept - 1]
+    n_own = -(-95 * len(own) // 100)
+    threshold = own.sort(descending=True).values[n_own - 1]
     return Detection(auroc, 100 * (foreign >= threshold).double().mean().item())

@@ -7,11 +7,13 @@ from torch.nn.functional import cross_entropy
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
 from ..merge import is_learnable
+from ..modes import eval_mode
 from .second_order import plain_attention
 
 __all__ = ["filter_normalised_direction", "loss_along", "top_hessian_eigenvalue"]
+
+DOING = "cannot measure flatness"
 
 
 def filter_normalised_direction(state, seed):
@@ -77,8 +79,8 @@ def loss_along(model, state, direction, steps, images, labels):
     """
     _check_images(images)
     if unknown := sorted(set(direction) - set(state)):
-        _refuse(f"tensor {unknown[0]!r}", "a direction without weights", "a tensor of the state",
-                "Draw the direction for this network.")  # fmt: skip
+        fix = "Draw the direction for this network."
+        raise ProbeError(DOING, f"tensor {unknown[0]!r}", "a direction without weights", "a tensor of the state", fix)
     losses = []
     with eval_mode(model), torch.no_grad():
         for step in steps:
@@ -131,7 +133,7 @@ def top_hessian_eigenvalue(model, images, labels, seed=0, tolerance=1e-3, most=3
     with eval_mode(model), plain_attention(), torch.enable_grad():
         loss = cross_entropy(functional_call(model, tensors, (images,)), labels)
         if not torch.isfinite(loss):
-            _refuse("loss", f"{loss.item()}", "a finite number", "Look at the weights and the images.")
+            raise ProbeError(DOING, "loss", f"{loss.item()}", "a finite number", "Look at the weights and the images.")
         slopes = torch.autograd.grad(loss, leaves, create_graph=True)
 
         def product(vector):
@@ -146,21 +148,17 @@ def top_hessian_eigenvalue(model, images, labels, seed=0, tolerance=1e-3, most=3
         hessian = LinearOperator((n, n), matvec=product, dtype=np.float64)
         try:
             # One pair that stands out needs few vectors; scipy's own choice of 20 costs 20 products at least.
-            found = eigsh(hessian, k=1, which="LA", ncv=min(n, 8), v0=first, tol=tolerance, maxiter=most,
-                          return_eigenvectors=False)  # fmt: skip
+            settings = {"k": 1, "which": "LA", "ncv": min(n, 8), "v0": first, "tol": tolerance, "maxiter": most}
+            found = eigsh(hessian, **settings, return_eigenvectors=False)
         except ArpackNoConvergence:
-            _refuse("top eigenvalue", f"no convergence in {most} restarts", f"a relative accuracy of {tolerance:g}",
-                    "Raise `most`, or accept a larger tolerance.")  # fmt: skip
+            wanted, fix = f"a relative accuracy of {tolerance:g}", "Raise `most`, or accept a larger tolerance."
+            raise ProbeError(DOING, "top eigenvalue", f"no convergence in {most} restarts", wanted, fix) from None
         except ArpackError as error:  # such as a Hessian of zeros, where every probability has become 0 or 1
-            _refuse("top eigenvalue", f"{error}".rstrip("."), "a Hessian that is not zero",
-                    "Look at the logits: the network is sure of everything.")  # fmt: skip
+            wanted, fix = "a Hessian that is not zero", "Look at the logits: the network is sure of everything."
+            raise ProbeError(DOING, "top eigenvalue", f"{error}".rstrip("."), wanted, fix) from error
     return float(found[0])
 
 
 def _check_images(images):
     if len(images) == 0:
-        _refuse("images", "none", "at least one", "Pass some images of the training split.")
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot measure flatness", item=item, got=got, wanted=wanted, fix=fix)
+        raise ProbeError(DOING, "images", "none", "at least one", "Pass some images of the training split.")

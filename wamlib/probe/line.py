@@ -85,10 +85,8 @@ def barrier_height(alphas, errors):
     """
     alphas = _checked_alphas(alphas)
     if len(errors) != len(alphas) or any(error != error for error in errors):
-        raise ProbeError(
-            "cannot measure a barrier", item="errors", got=f"{list(errors)}",
-            wanted=f"{len(alphas)} numbers, one per alpha, none of them NaN", fix="Look at the logits they come from.",
-        )  # fmt: skip
+        wanted, fix = f"{len(alphas)} numbers, one per alpha, none of them NaN", "Look at the logits they come from."
+        raise ProbeError("cannot measure a barrier", "errors", f"{list(errors)}", wanted, fix)
     ends = errors[alphas.index(0.0)], errors[alphas.index(1.0)]
     return max(0.0, *(e - ((1 - x) * ends[0] + x * ends[1]) for x, e in zip(alphas, errors, strict=True)))
 
@@ -98,11 +96,7 @@ def _checked_alphas(alphas):
         alphas = [float(alpha) for alpha in alphas]
     numbers = all(isinstance(alpha, float) for alpha in alphas)
     if not numbers or 0.0 not in alphas or 1.0 not in alphas or not all(0 <= alpha <= 1 for alpha in alphas):
-        raise ProbeError(
-            "cannot measure a barrier",
-            item="alphas",
-            got=f"{alphas}",
-            wanted="numbers in [0, 1] with both ends, 0 (member a) and 1 (member b)",
-            fix="Add the missing end: without it the chord is undefined.",
-        )
+        wanted = "numbers in [0, 1] with both ends, 0 (member a) and 1 (member b)"
+        fix = "Add the missing end: without it the chord is undefined."
+        raise ProbeError("cannot measure a barrier", "alphas", f"{alphas}", wanted, fix)
     return alphas

@@ -5,7 +5,7 @@ from torch.func import vjp
 
 from ..config import derive_seed
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 from .second_order import plain_attention
 
 __all__ = ["local_lipschitz"]
@@ -50,10 +50,12 @@ def local_lipschitz(model, images, *, temperature=1.0, n_iterations=20, seed=0):
     Szegedy et al. (2014), Intriguing properties of neural networks, Section 4.3, for instability by spectral norms. https://arxiv.org/abs/1312.6199
     Golub and Van Loan (2013), Matrix Computations, Section 8.2, for power iteration.
     """
+    doing = "cannot estimate a local Lipschitz constant"
     if not temperature > 0:
-        _refuse("temperature", repr(temperature), "a positive number", "Fit one with wamlib.evaluate.fit_temperature.")
+        fix = "Fit one with wamlib.evaluate.fit_temperature."
+        raise ProbeError(doing, "temperature", repr(temperature), "a positive number", fix)
     if n_iterations < 1:
-        _refuse("n_iterations", repr(n_iterations), "at least 1", "Twenty are enough for ten classes.")
+        raise ProbeError(doing, "n_iterations", repr(n_iterations), "at least 1", "Twenty are enough for ten classes.")
 
     def centred(pixels):
         logits = model(pixels) / temperature
@@ -77,7 +79,3 @@ def _unit(vectors):
     """Return the vectors with norm 1, those of norm 0 (of a logit that nothing moves) as they are."""
     norms = vectors.flatten(1).norm(dim=1).view(-1, *[1] * (vectors.dim() - 1))
     return vectors / torch.where(norms > 0, norms, 1)
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot estimate a local Lipschitz constant", item=item, got=got, wanted=wanted, fix=fix)

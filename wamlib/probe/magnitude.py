@@ -10,6 +10,8 @@ from ..merge import is_learnable
 
 __all__ = ["SCOPES", "distance", "layers", "scale", "weight_norm"]
 
+DOING = "cannot scale a model"
+
 SCOPES = ("everything", "learnable", "weights and biases", "weights", "head", "homogeneous", "batchnorm")
 
 
@@ -78,17 +80,17 @@ def scale(state, factor, scope="learnable", layer=None):
     https://arxiv.org/abs/1506.02617
     """
     if scope not in SCOPES:
-        _refuse("scope", repr(scope), f"one of {', '.join(SCOPES)}", "Correct the argument.")
+        raise ProbeError(DOING, "scope", repr(scope), f"one of {', '.join(SCOPES)}", "Correct the argument.")
     if not (isinstance(factor, Real) and 0 < factor < math.inf):
-        _refuse("factor", repr(factor), "a positive, finite number", "Correct the argument.")
+        raise ProbeError(DOING, "factor", repr(factor), "a positive, finite number", "Correct the argument.")
     if layer is not None:
         if layer not in layers(state):
-            _refuse("layer", repr(layer), f"one of {', '.join(layers(state))}", "Correct the argument.")
+            raise ProbeError(DOING, "layer", repr(layer), f"one of {', '.join(layers(state))}", "Correct the argument.")
         return _multiply(state, factor, {key for key in _learnable(state) if _layer(key) == layer})
     if scope in ("homogeneous", "batchnorm"):
         if scope == "homogeneous" and len(_learnable(state)) < len(state):
-            _refuse("scope 'homogeneous'", "a model with BatchNorm statistics", "one without",
-                    "Use scope='batchnorm'.")  # fmt: skip
+            fix = "Use scope='batchnorm'."
+            raise ProbeError(DOING, "scope 'homogeneous'", "a model with BatchNorm statistics", "one without", fix)
         return _scale_by_depth(state, factor)
     return _multiply(state, factor, _chosen(state, scope))
 
@@ -125,8 +127,8 @@ def _scale_by_depth(state, factor):
         names = [key.rpartition(".")[2] for key in state if key.rpartition(".")[0] == layer]
         if "bias" in names and names.index("bias") < names.index("weight"):
             # Every torch layer has its weight before its bias: here somebody sorted the keys by name.
-            _refuse(f"layer {layer!r}", "its bias before its weight", "keys in the order of the forward pass",
-                    "Load the weights into the model and pass model.state_dict().")  # fmt: skip
+            got, fix = "its bias before its weight", "Load the weights into the model and pass model.state_dict()."
+            raise ProbeError(DOING, f"layer {layer!r}", got, "keys in the order of the forward pass", fix)
         tensors = {name: state[f"{layer}.{name}" if layer else name] for name in names}
         if "running_var" in tensors:
             channels = _channels(layer, tensors["running_var"], activation, units, read)
@@ -134,9 +136,9 @@ def _scale_by_depth(state, factor):
             by = {"running_mean": channels, "running_var": channels**2}
             activation = 1.0
         elif "weight" not in tensors or tensors["weight"].dim() < 2:
-            _refuse(f"layer {layer!r}", "a norm without running statistics, or tokens",
-                    "convolution, linear or BatchNorm",
-                    "Use scope='learnable'; a LayerNorm does not pass scale on.")  # fmt: skip
+            wanted = "convolution, linear or BatchNorm"
+            fix = "Use scope='learnable'; a LayerNorm does not pass scale on."
+            raise ProbeError(DOING, f"layer {layer!r}", "a norm without running statistics, or tokens", wanted, fix)
         else:
             activation *= factor
             units = len(tensors["weight"])
@@ -155,15 +157,10 @@ def _channels(layer, variance, activation, units, read):
     for earlier in read[-2:]:
         if len(earlier) + units == n:
             return torch.cat([earlier, torch.full_like(variance[:units], activation)])
-    _refuse(f"layer {layer!r}", f"BatchNorm of {n} channels behind a layer of {units} units",
-            f"{units}, or these behind the channels that an earlier BatchNorm read",
-            "Use scope='learnable' and recalibrate BatchNorm.")  # fmt: skip
-    return None
+    got = f"BatchNorm of {n} channels behind a layer of {units} units"
+    wanted = f"{units}, or these behind the channels that an earlier BatchNorm read"
+    raise ProbeError(DOING, f"layer {layer!r}", got, wanted, "Use scope='learnable' and recalibrate BatchNorm.")
 
 
 def _learnable(state):
     return [key for key in state if is_learnable(key)]
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot scale a model", item=item, got=got, wanted=wanted, fix=fix)

@@ -9,6 +9,8 @@ from .magnitude import distance, weight_norm
 
 __all__ = ["layer_norms", "relative_distance", "rescale_to"]
 
+DOING = "cannot rescale a model"
+
 
 def layer_norms(state):
     """Return the Euclidean norm of each learnable tensor.
@@ -62,8 +64,8 @@ def rescale_to(state, norms):
     """
     own = layer_norms(state)
     if differing := sorted(set(own) ^ set(norms)):
-        _refuse(f"norm of {differing[0]!r}", "a tensor of one of the two only", "one norm per learnable tensor",
-                "Take the norms from a model of the same architecture.")  # fmt: skip
+        got, fix = "a tensor of one of the two only", "Take the norms from a model of the same architecture."
+        raise ProbeError(DOING, f"norm of {differing[0]!r}", got, "one norm per learnable tensor", fix)
     rescaled = {}
     for key, tensor in state.items():
         wanted = norms.get(key)
@@ -71,14 +73,11 @@ def rescale_to(state, norms):
             rescaled[key] = tensor.clone()
             continue
         if not (math.isfinite(wanted) and wanted >= 0):
-            _refuse(f"norm of {key!r}", repr(wanted), "a finite number, at least 0", "Correct the norms.")
+            fix = "Correct the norms."
+            raise ProbeError(DOING, f"norm of {key!r}", repr(wanted), "a finite number, at least 0", fix)
         if own[key] == 0 and wanted > 0:
-            _refuse(f"tensor {key!r}", "nothing but zeros", f"a norm of {wanted:.3g}",
-                    "Leave it at 0: zeros have no direction.")  # fmt: skip
+            fix = "Leave it at 0: zeros have no direction."
+            raise ProbeError(DOING, f"tensor {key!r}", "nothing but zeros", f"a norm of {wanted:.3g}", fix)
         factor = wanted / own[key] if wanted else 0.0
         rescaled[key] = (tensor.double() * factor).to(tensor.dtype)
     return rescaled
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot rescale a model", item=item, got=got, wanted=wanted, fix=fix)

@@ -65,20 +65,16 @@ def plane(a, b, c, error, n_points=21):
     https://arxiv.org/abs/1802.10026
     """
     if not isinstance(n_points, int) or n_points < 2:
-        raise ProbeError(
-            "cannot measure a plane", item="n_points", got=repr(n_points), wanted="a whole number of at least 2",
-            fix="Ask for more points along each axis.",
-        )  # fmt: skip
+        fix = "Ask for more points along each axis."
+        raise ProbeError("cannot measure a plane", "n_points", repr(n_points), "a whole number of at least 2", fix)
     side = distance(a, b)
     # The law of cosines gives the foot of the third member on the line through the first two.
     to_a, to_b = (distance(end, c) / side for end in (a, b)) if side > 0 else (0.0, 0.0)
     foot = (1 + to_a**2 - to_b**2) / 2
     height = math.sqrt(max(0.0, to_a**2 - foot**2))
     if height < 1e-6:
-        raise ProbeError(
-            "cannot measure a plane", item="the third member", got="three members on one line",
-            wanted="three that span a plane", fix="Choose members that differ, and no soup of the other two.",
-        )  # fmt: skip
+        wanted, fix = "three that span a plane", "Choose members that differ, and no soup of the other two."
+        raise ProbeError("cannot measure a plane", "the third member", "three members on one line", wanted, fix)
     us = np.linspace(min(0.0, foot) - MARGIN, max(1.0, foot) + MARGIN, n_points).tolist()
     vs = np.linspace(-MARGIN, height + MARGIN, n_points).tolist()
     shares = [[shares_at(u, v, foot, height) for u in us] for v in vs]

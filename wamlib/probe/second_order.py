@@ -10,7 +10,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
 __all__ = ["second_order_gap"]
 
@@ -55,13 +55,8 @@ def second_order_gap(model, members, images, step=None):
     https://arxiv.org/abs/2203.05482
     """
     if step is not None and not 0 < step <= 1:
-        raise ProbeError(
-            "cannot measure curvature",
-            item="step",
-            got=repr(step),
-            wanted="a number in (0, 1], or None",
-            fix="Pass a share of the way from the soup to a member.",
-        )
+        fix = "Pass a share of the way from the soup to a member."
+        raise ProbeError("cannot measure curvature", "step", repr(step), "a number in (0, 1], or None", fix)
     like = images.device, images.dtype
     wide = [{key: tensor.to(*like) for key, tensor in m.items() if tensor.is_floating_point()} for m in members]
     centre = {key: sum(member[key] for member in wide) / len(wide) for key in wide[0]}

@@ -32,13 +32,9 @@ def first_layer(state, shape):
         return weight
     if weight is not None and weight.dim() == 2 and weight.shape[1] == shape[0] * shape[1] * shape[2]:
         return weight.reshape(-1, *shape)
-    raise ProbeError(
-        "cannot show the first layer",
-        item="the first weight of the state dict",
-        got="none" if weight is None else f"shape {tuple(weight.shape)}",
-        wanted=f"filters for images of shape {tuple(shape)}",
-        fix="Pass the shape of the images that the model was built for, and a state dict in the order of its layers.",
-    )
+    item, got = "the first weight of the state dict", "none" if weight is None else f"shape {tuple(weight.shape)}"
+    fix = "Pass the shape of the images that the model was built for, and a state dict in the order of its layers."
+    raise ProbeError("cannot show the first layer", item, got, f"filters for images of shape {tuple(shape)}", fix)
 
 
 def layer_cosines(a, b):
@@ -66,12 +62,8 @@ def layer_cosines(a, b):
     shapes = [{k: tuple(t.shape) for k, t in state.items() if t.dim() >= 2} for state in (a, b)]
     if shapes[0] != shapes[1]:
         key = next(k for k in {**shapes[0], **shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
-        raise ProbeError(
-            "cannot compare members",
-            item=f"weight {key!r}",
-            got=f"shapes {shapes[0].get(key)} and {shapes[1].get(key)}",
-            wanted="one architecture",
-            fix="Compare members of the same model on images of the same size.",
-        )
+        got = f"shapes {shapes[0].get(key)} and {shapes[1].get(key)}"
+        fix = "Compare members of the same model on images of the same size."
+        raise ProbeError("cannot compare members", f"weight {key!r}", got, "one architecture", fix)
     flat = {key: (a[key].double().flatten(), b[key].double().flatten()) for key in shapes[0]}
     return {key: torch.nn.functional.cosine_similarity(x, y, dim=0).item() for key, (x, y) in flat.items()}

@@ -6,6 +6,8 @@ from ..errors import ProbeError
 
 __all__ = ["flip_rate", "logit_spread"]
 
+DOING = "cannot measure stability"
+
 
 def flip_rate(logits, noisy_logits):
     """Return the share of predictions that change as the image is spoilt, in percent.
@@ -59,19 +61,16 @@ def logit_spread(noisy_logits, temperature=1.0):
         If there are fewer than two draws, or the temperature is not positive.
     """
     if noisy_logits.dim() != 3 or len(noisy_logits) < 2:
-        _refuse("noisy_logits", f"shape {tuple(noisy_logits.shape)}", "(draw, sample, class) with at least two draws",
-                "Stack the logits of two draws.")  # fmt: skip
+        wanted, fix = "(draw, sample, class) with at least two draws", "Stack the logits of two draws."
+        raise ProbeError(DOING, "noisy_logits", f"shape {tuple(noisy_logits.shape)}", wanted, fix)
     if not temperature > 0:
-        _refuse("temperature", repr(temperature), "a positive number", "Fit one with wamlib.evaluate.fit_temperature.")
+        fix = "Fit one with wamlib.evaluate.fit_temperature."
+        raise ProbeError(DOING, "temperature", repr(temperature), "a positive number", fix)
     wide = noisy_logits.double() / temperature
     return (wide - wide.mean(2, keepdim=True)).var(0).mean().sqrt().item()
 
 
 def _check(logits, noisy_logits):
     if noisy_logits.dim() != 3 or noisy_logits.shape[1:] != logits.shape:
-        _refuse("noisy_logits", f"shape {tuple(noisy_logits.shape)}", f"(draw, *{tuple(logits.shape)})",
-                "Stack the logits of the draws, of the same images in the same order.")  # fmt: skip
-
-
-def _refuse(item, got, wanted, fix):
-    raise ProbeError("cannot measure stability", item=item, got=got, wanted=wanted, fix=fix)
+        item, fix = "noisy_logits", "Stack the logits of the draws, of the same images in the same order."
+        raise ProbeError(DOING, item, f"shape {tuple(noisy_logits.shape)}", f"(draw, *{tuple(logits.shape)})", fix)

@@ -7,16 +7,9 @@ import torch
 from torch.func import functional_call, vjp
 
 from ..errors import ProbeError
-from ..evaluate import eval_mode
+from ..modes import eval_mode
 
-__all__ = [
-    "EffectiveTemplates",
-    "TemplateMatch",
-    "class_means",
-    "effective_templates",
-    "template_match",
-    "templates",
-]
+__all__ = ["EffectiveTemplates", "TemplateMatch", "class_means", "effective_templates", "template_match", "templates"]
 
 
 def templates(state, shape):
@@ -44,13 +37,9 @@ def templates(state, shape):
         if tensor.dim() == 2 and tensor.shape[1] == size:
             return tensor.reshape(-1, *shape)
     found = [tuple(tensor.shape) for tensor in state.values() if tensor.dim() == 2]
-    raise ProbeError(
-        "cannot find templates",
-        item="the linear layers",
-        got=f"weights of shapes {found}",
-        wanted=f"one with {size} columns, for images of shape {tuple(shape)}",
-        fix="Use a model that reads flattened images, or the shape it was built for.",
-    )
+    wanted = f"one with {size} columns, for images of shape {tuple(shape)}"
+    fix = "Use a model that reads flattened images, or the shape it was built for."
+    raise ProbeError("cannot find templates", "the linear layers", f"weights of shapes {found}", wanted, fix)
 
 
 def class_means(split, n_classes, *, centred=True):
@@ -78,13 +67,9 @@ def class_means(split, n_classes, *, centred=True):
     """
     absent = sorted(set(range(n_classes)) - set(split.labels.unique().tolist()))
     if absent:
-        raise ProbeError(
-            "cannot average the images of a class",
-            item=f"class {absent[0]}",
-            got="no image of it in this split",
-            wanted=f"at least one of each of {n_classes} classes",
-            fix="Use more images: a larger n_train.",
-        )
+        got, wanted = "no image of it in this split", f"at least one of each of {n_classes} classes"
+        fix = "Use more images: a larger n_train."
+        raise ProbeError("cannot average the images of a class", f"class {absent[0]}", got, wanted, fix)
     means = torch.stack([split.images[split.labels == label].double().mean(0) for label in range(n_classes)])
     means = (means - split.mean.double()[:, None, None]) / split.std.double()[:, None, None]
     return means - means.mean(0) if centred else means
@@ -126,13 +111,9 @@ def template_match(templates, class_means):
         If the shapes differ.
     """
     if templates.shape != class_means.shape:
-        raise ProbeError(
-            "cannot match templates",
-            item="templates",
-            got=f"shape {tuple(templates.shape)}",
-            wanted=f"{tuple(class_means.shape)}, that of the class means",
-            fix="Compare pictures of one size, one per class.",
-        )
+        wanted = f"{tuple(class_means.shape)}, that of the class means"
+        fix = "Compare pictures of one size, one per class."
+        raise ProbeError("cannot match templates", "templates", f"shape {tuple(templates.shape)}", wanted, fix)
     rows, pictures = (_standardize(x) for x in (templates, class_means))
     correlation = rows @ pictures.T
     hits = correlation.argmax(1) == torch.arange(len(rows), device=correlation.device)

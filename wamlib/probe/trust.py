@@ -76,8 +76,8 @@ def reliability(logits, labels, n_bins=15):
     """
     _check(logits, labels)
     if not (isinstance(n_bins, int) and n_bins >= 1):
-        raise ProbeError("cannot compare confidence with accuracy", item="n_bins", got=repr(n_bins),
-                         wanted="a whole number of at least 1", fix="Fifteen are usual.")  # fmt: skip
+        doing = "cannot compare confidence with accuracy"
+        raise ProbeError(doing, "n_bins", repr(n_bins), "a whole number of at least 1", "Fifteen are usual.")
     count, confidence, right = confidence_bins(logits, labels, n_bins)
     return Reliability(100 * confidence / count, 100 * right / count, 100 * count / len(labels))
 
@@ -131,10 +131,6 @@ def log_odds(logits):
 
 def _check(logits, labels):
     if len(labels) == 0 or len(logits) != len(labels):
-        raise ProbeError(
-            "cannot compare confidence with accuracy",
-            item="labels",
-            got=f"{len(labels)} for {len(logits)} images",
-            wanted="one for each of at least one image",
-            fix="Pass logits and labels of the same split.",
-        )
+        got, wanted = f"{len(labels)} for {len(logits)} images", "one for each of at least one image"
+        fix = "Pass logits and labels of the same split."
+        raise ProbeError("cannot compare confidence with accuracy", "labels", got, wanted, fix)

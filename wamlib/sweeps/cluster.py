@@ -9,6 +9,8 @@ from ..provenance import describe_versions
 
 __all__ = ["cluster"]
 
+DOING = "cannot use a cluster"
+
 CONNECT_SECONDS, WORKER_SECONDS = 15, 60
 
 
@@ -34,27 +36,22 @@ def cluster(address, *, gpus=None):
         lacks this version of wamlib, torch or numpy.
     """
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^\s/]+:\d+", address):
-        raise _refused(
-            "the address", repr(address), "one such as tcp://host:8786",
-            "Give the address that `dask scheduler` prints.",
-        )  # fmt: skip
+        fix = "Give the address that `dask scheduler` prints."
+        raise ConfigError(DOING, "the address", repr(address), "one such as tcp://host:8786", fix)
     try:
         import distributed
     except ImportError as error:
-        raise ConfigError(
-            "cannot use a cluster", item="distributed", got="a package that is not installed", wanted="distributed",
-            fix="Install it: pip install 'wamlib[dask]'.",
-        ) from error  # fmt: skip
+        got, fix = "a package that is not installed", "Install it: pip install 'wamlib[dask]'."
+        raise ConfigError(DOING, "distributed", got, "distributed", fix) from error
     # What goes wrong is said once, by the error that is raised. (The package gives its parts levels of their own.)
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        raise _refused(
-            address, f"no answer ({type(error).__name__}: {error})", "a scheduler",
-            "Start one with `dask scheduler`, and give the address that it prints.",
-        ) from error  # fmt: skip
+        got = f"no answer ({type(error).__name__}: {error})"
+        fix = "Start one with `dask scheduler`, and give the address that it prints."
+        raise ConfigError(DOING, address, got, "a scheduler", fix) from error
     with client:
         resources = _check_workers(client, address, gpus)
         yield client.get_executor(pure=False, resources=resources)
@@ -67,15 +64,13 @@ def _check_workers(client, address, gpus):
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError as error:
         fix = f"Start workers: `{start}` (without --resources where there is no GPU)."
-        raise _refused(address, f"no worker within {WORKER_SECONDS} s", "a worker", fix) from error
+        raise ConfigError(DOING, address, f"no worker within {WORKER_SECONDS} s", "a worker", fix) from error
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for name, worker in workers.items():
         if worker["nthreads"] != 1:
-            raise _refused(
-                name, f"a worker of {worker['nthreads']} threads",
-                "one thread, for trainings of one process would share its random numbers",
-                f"Start workers with one thread: `{start}`, or `--nworkers 4 --nthreads 1` for four of them.",
-            )  # fmt: skip
+            wanted = "one thread, for trainings of one process would share its random numbers"
+            fix = f"Start workers with one thread: `{start}`, or `--nworkers 4 --nthreads 1` for four of them."
+            raise ConfigError(DOING, name, f"a worker of {worker['nthreads']} threads", wanted, fix)
     own = dict(describe_versions())
     del own["python"]
     for name, found in client.run(describe_versions, on_error="return").items():
@@ -84,17 +79,12 @@ def _check_workers(client, address, gpus):
         if other:
             wanted = ", ".join(f"{key} {version}" for key, version in own.items())
             fix = "Install the same versions there as here (requirements.lock), and start the worker again."
-            raise _refused(name, f"a worker with {other}", wanted, fix)
+            raise ConfigError(DOING, name, f"a worker with {other}", wanted, fix)
     shares = [share for worker in workers.values() if (share := worker["resources"].get("GPU"))]
     if gpus is None:
         return {"GPU": min(shares)} if shares else None
     if not any(share >= gpus for share in shares):
-        raise _refused(
-            address, f"workers with GPU={max(shares, default=0)}", f"one with GPU={gpus} or more",
-            "Ask for a smaller share of a GPU (--gpus), or start workers that declare more.",
-        )  # fmt: skip
+        got, wanted = f"workers with GPU={max(shares, default=0)}", f"one with GPU={gpus} or more"
+        fix = "Ask for a smaller share of a GPU (--gpus), or start workers that declare more."
+        raise ConfigError(DOING, address, got, wanted, fix)
     return {"GPU": gpus}
-
-
-def _refused(item, got, wanted, fix):
-    return ConfigError("cannot use a cluster", item=item, got=got, wanted=wanted, fix=fix)

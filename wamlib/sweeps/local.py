@@ -14,7 +14,7 @@ import torch
 
 from ..errors import WamlibError
 
-__all__ = ["LocalPool", "WorkerDiedError", "slots"]
+__all__ = ["LocalWorkers", "WorkerDiedError", "slots"]
 
 ATTEMPTS = 3  # of a call whose process dies, as Dask makes them
 
@@ -54,7 +54,7 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-class LocalPool(Executor):
+class LocalWorkers(Executor):
     """Processes that each do one call at a time.
 
     Unlike `concurrent.futures.ProcessPoolExecutor` it outlives the death of a process (killed for its memory, say):
@@ -119,11 +119,10 @@ class LocalPool(Executor):
 
 def _died(codes):
     said = ", ".join(f"signal {-code}" if code < 0 else f"exit code {code}" for code in codes)
-    return WorkerDiedError(
-        "cannot train a run", item="its worker process", got=f"{len(codes)} deaths ({said})", wanted="a live process",
-        fix="Signal 9 mostly means that memory ran out: take fewer --workers. A script that calls wamlib.sweeps.run "
-        "needs the line `if __name__ == '__main__':` above the call.",
-    )  # fmt: skip
+    fix = "Signal 9 mostly means that memory ran out: take fewer --workers. A script that calls wamlib.sweeps.run "
+    fix += "needs the line `if __name__ == '__main__':` above the call."
+    got = f"{len(codes)} deaths ({said})"
+    return WorkerDiedError("cannot train a run", "its worker process", got, "a live process", fix)
 
 
 class _Worker:

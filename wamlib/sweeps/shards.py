@@ -4,6 +4,8 @@ from ..errors import ConfigError
 
 __all__ = ["read_shard", "shard"]
 
+DOING = "cannot take a share of a sweep"
+
 
 def shard(configs, index, n_shards):
     """Return one share of a list of configs, the same on every machine.
@@ -30,8 +32,8 @@ def shard(configs, index, n_shards):
     """
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (index, n_shards))
     if not (whole and 1 <= index <= n_shards):
-        raise ConfigError("cannot take a share of a sweep", item="the shard", got=f"{index!r} of {n_shards!r}",
-                          wanted="1/N to N/N, with whole numbers", fix="Number the shares from 1 on.")  # fmt: skip
+        wanted, fix = "1/N to N/N, with whole numbers", "Number the shares from 1 on."
+        raise ConfigError(DOING, "the shard", f"{index!r} of {n_shards!r}", wanted, fix)
     families = {}
     for config in configs:
         families.setdefault(_first_start(config), []).append(config)
@@ -56,9 +58,8 @@ def read_shard(text):
     parts = text.split("/")
     numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
     if not (len(numbers) == len(parts) == 2 and 1 <= numbers[0] <= numbers[1]):
-        raise ConfigError("cannot take a share of a sweep", item="--shard", got=repr(text),
-                          wanted="i/n, the i-th of n shares, such as 2/8",
-                          fix="Number the shares from 1 on.")  # fmt: skip
+        wanted, fix = "i/n, the i-th of n shares, such as 2/8", "Number the shares from 1 on."
+        raise ConfigError(DOING, "--shard", repr(text), wanted, fix)
     return tuple(numbers)
 
 

@@ -14,10 +14,12 @@ from .. import linear, stacked
 from ..config import TrainConfig
 from ..errors import StoreError, WamlibError
 from ..runs import RunStore
-from .local import LocalPool, slots
+from .local import LocalWorkers, slots
 from .scheduling import schedule
 
 __all__ = ["Failure", "SweepError", "run", "run_groups"]
+
+DOING = "cannot finish a sweep"
 
 ONE_AT_A_TIME = threading.Lock()  # in a worker of several threads: trainings share the process's random numbers
 
@@ -55,14 +57,14 @@ def run(configs, store=None, executor=None, *, device="auto", together=1, worker
         None means the store of this checkout.
     executor : concurrent.futures.Executor or None
         Anything with ``submit``, such as what `wamlib.sweeps.cluster` yields; None
-        means a pool of processes on this machine, one per GPU, or per CPU core.
+        means processes of this machine, one per GPU, or per CPU core.
     device : str
         "auto" takes CUDA, else MPS, else the CPU.
     together : int
         Members of one architecture to train as one program at most, see `wamlib.stacked`. On a CPU that does not pay,
         so 1 is the default.
     workers : int or None
-        Processes of the pool on this machine; several on one accelerator share it.
+        Processes of this machine; several on one accelerator share it.
 
     Returns
     -------
@@ -103,11 +105,11 @@ def _executor(executor, missing, device, workers):
         yield executor
         return
     environments = slots(device, workers, max(config.threads for config in missing))
-    pool = LocalPool(environments[: len(missing)])
+    workers = LocalWorkers(environments[: len(missing)])
     try:
-        yield pool
+        yield workers
     finally:
-        pool.shutdown(cancel_futures=True)  # all is done, or it was interrupted; epochs that are finished are kept
+        workers.shutdown(cancel_futures=True)  # all is done, or it was interrupted; epochs that are finished are kept
 
 
 def _train_missing(missing, store, executor, device, n_all, together):
@@ -176,24 +178,18 @@ def _unseen(store, config):
 
 
 def _lost(n):
-    return SweepError(
-        "cannot finish a sweep", item=f"{n} runs that were missing", got="a cluster that went away",
-        wanted="a scheduler until the end",
-        fix="Finished runs are kept. Start the scheduler and its workers, and run the same command again.",
-    )  # fmt: skip
+    item, got, wanted = f"{n} runs that were missing", "a cluster that went away", "a scheduler until the end"
+    fix = "Finished runs are kept. Start the scheduler and its workers, and run the same command again."
+    return SweepError(DOING, item, got, wanted, fix)
 
 
 def _failed(failures, missing, store):
     failed = {failure.config for failure in failures}
     n_behind = len(store.missing(missing)) - len(failed)
     behind = f"; {n_behind} more begin with one of them" if n_behind else ""
-    error = SweepError(
-        "cannot finish a sweep",
-        item=f"{len(failures)} of {len(missing)} runs, first {failures[0].config.run_id}{behind}",
-        got=failures[0].error,
-        wanted="a finished run",
-        fix="Finished runs are kept. Mend the cause and run the same command again: it trains only what is missing. "
-        "`wamlib runs --failed` shows each with its config and traceback.",
-    )
+    item = f"{len(failures)} of {len(missing)} runs, first {failures[0].config.run_id}{behind}"
+    fix = "Finished runs are kept. Mend the cause and run the same command again: it trains only what is missing. "
+    fix += "`wamlib runs --failed` shows each with its config and traceback."
+    error = SweepError(DOING, item, failures[0].error, "a finished run", fix)
     error.failures = failures
     return error

@@ -1,4 +1,4 @@
-"""The pool of processes on this machine: a death costs the call that died, and no other."""
+"""The processes of this machine: a death costs the call that died, and no other."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ from conftest import tiny
 from wamlib import sweeps
 from wamlib.errors import ConfigError
 from wamlib.runs import RunStore
-from wamlib.sweeps.local import ATTEMPTS, LocalPool, WorkerDiedError, slots
+from wamlib.sweeps.local import ATTEMPTS, LocalWorkers, WorkerDiedError, slots
 
 
 @pytest.fixture
-def pool():
-    with_two = LocalPool([{"SLOT": "a"}, {"SLOT": "b"}])
+def workers():
+    with_two = LocalWorkers([{"SLOT": "a"}, {"SLOT": "b"}])
     yield with_two
     with_two.shutdown(cancel_futures=True)
 
@@ -57,21 +57,21 @@ def stay(path):
     time.sleep(600)
 
 
-def test_a_call_whose_process_dies_is_done_again_and_the_others_notice_nothing(pool, tmp_path):
-    good = [pool.submit(pow, 2, n) for n in range(20)]
-    bad = pool.submit(die_at_first, tmp_path / "died")
-    more = [pool.submit(pow, 3, n) for n in range(20)]
+def test_a_call_whose_process_dies_is_done_again_and_the_others_notice_nothing(workers, tmp_path):
+    good = [workers.submit(pow, 2, n) for n in range(20)]
+    bad = workers.submit(die_at_first, tmp_path / "died")
+    more = [workers.submit(pow, 3, n) for n in range(20)]
     assert [future.result(60) for future in good] == [2**n for n in range(20)]
     assert bad.result(60) != os.getpid()
     assert [future.result(60) for future in more] == [3**n for n in range(20)]
 
 
 @pytest.mark.parametrize(("code", "said"), [(3, "exit code 3"), (-9, "signal 9"), (0, "exit code 0")])
-def test_a_call_that_always_kills_its_process_is_given_up(code, said, pool):
-    future = pool.submit(die, code)
+def test_a_call_that_always_kills_its_process_is_given_up(code, said, workers):
+    future = workers.submit(die, code)
     with pytest.raises(WorkerDiedError, match=f"{ATTEMPTS} deaths .*{said}"):
         future.result(60)
-    assert pool.submit(pow, 2, 3).result(60) == 8
+    assert workers.submit(pow, 2, 3).result(60) == 8
 
 
 UNGUARDED = """
@@ -97,32 +97,32 @@ def test_where_no_process_comes_up_a_sweep_ends_at_once(tmp_path):
     assert "needs the line `if __name__ == '__main__':` above the call" in done.stderr
 
 
-def test_each_process_has_its_own_environment(pool):
-    futures = [pool.submit(os.getenv, "SLOT") for _ in range(40)]
+def test_each_process_has_its_own_environment(workers):
+    futures = [workers.submit(os.getenv, "SLOT") for _ in range(40)]
     assert {future.result(60) for future in futures} == {"a", "b"}
 
 
-def test_errors_come_back_as_they_are(pool):
+def test_errors_come_back_as_they_are(workers):
     with pytest.raises(ConfigError, match="cannot do it: x: got a, wanted b"):
-        pool.submit(refuse).result(60)
+        workers.submit(refuse).result(60)
     with pytest.raises(ZeroDivisionError) as caught:
-        pool.submit(divmod, 1, 0).result(60)
+        workers.submit(divmod, 1, 0).result(60)
     assert "In the worker:" in caught.value.__notes__[0]
 
 
-def test_what_cannot_be_sent_is_refused_at_once(pool):
+def test_what_cannot_be_sent_is_refused_at_once(workers):
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        pool.submit(lambda: 0)
+        workers.submit(lambda: 0)
 
 
 def test_shutting_down_ends_what_is_under_way(tmp_path):
-    pool = LocalPool([{}])
-    running, waiting = pool.submit(stay, tmp_path / "begun"), pool.submit(pow, 2, 2)
+    workers = LocalWorkers([{}])
+    running, waiting = workers.submit(stay, tmp_path / "begun"), workers.submit(pow, 2, 2)
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
     workers = live_workers()
     assert workers
-    pool.shutdown(cancel_futures=True)
+    workers.shutdown(cancel_futures=True)
     wait([running, waiting], timeout=10)
     assert isinstance(running.exception(), CancelledError)
     assert waiting.cancelled()
@@ -130,8 +130,8 @@ def test_shutting_down_ends_what_is_under_way(tmp_path):
 
 
 def test_shutting_down_without_haste_lets_calls_end():
-    with LocalPool([{}]) as pool:
-        futures = [pool.submit(pow, 2, n) for n in range(5)]
+    with LocalWorkers([{}]) as workers:
+        futures = [workers.submit(pow, 2, n) for n in range(5)]
     assert [future.result(0) for future in futures] == [1, 2, 4, 8, 16]
 
 
