@@ -9,7 +9,8 @@ from torch.func import functional_call, jacrev, vmap
 
 from ..errors import MemberMismatchError, MergeError
 from .members import merge_by_key, prepared
-from .soups import cast, check_weights, weighted_sum
+from .soups import check_weights
+from .sums import cast, weighted_sum
 
 __all__ = ["fisher", "fisher_diagonal", "gram_matrices", "regmean"]
 

@@ -34,6 +34,7 @@ class Entry:
     dtype: torch.dtype
     shape: tuple
     place: object
+    device = torch.device("cpu")
 
     @property
     def size(self):

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import MemberMismatchError, MergeError
 from .members import is_learnable, merge_by_key, prepared
-from .soups import cast, weighted_sum
+from .sums import cast, weighted_sum
 
 __all__ = ["LearnedSoup", "learned_soup"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from ..errors import MemberMismatchError, MergeError, NonFiniteMemberError
+from .sums import n_not_finite
 
 __all__ = ["STATISTICS", "check_members", "is_learnable", "strip_prefixes", "tied_keys"]
 
@@ -20,6 +21,11 @@ def is_learnable(key):
     BatchNorm's buffers are the only ones known to need other treatment.
     """
     return key.rpartition(".")[2] not in STATISTICS
+
+
+def has_delta(key, tensor):
+    """Return whether a tensor has a task vector: learnable, and of real numbers."""
+    return is_learnable(key) and tensor.is_floating_point()
 
 
 def strip_prefixes(state, item="a member"):
@@ -72,10 +78,8 @@ def checked_state(state, item):
 
 
 def _refuse_kind(item, got, wanted):
-    raise MergeError(
-        "cannot merge", item=item, got=f"a {type(got).__name__}", wanted=wanted,
-        fix="Pass the members as a list of model.state_dict().",
-    )  # fmt: skip
+    fix = "Pass the members as a list of model.state_dict()."
+    raise MergeError("cannot merge", item=item, got=f"a {type(got).__name__}", wanted=wanted, fix=fix)
 
 
 def tied_keys(members):
@@ -86,13 +90,26 @@ def tied_keys(members):
     MemberMismatchError
         If the two tensors are tied in one member and differ in another.
     """
+    tensors = [{key: member[key] for key in members[0]} for member in members]
+    names = [f"member {index}" for index in range(len(members))]
+    return find_ties(tensors, names, lambda index, key, first: torch.equal(members[index][key], members[index][first]))
+
+
+def find_ties(tensors, names, equal):
+    """Return what `tied_keys` does, given each member's tensors that lie in memory, and what compares two of them."""
     pairs = {}
-    for member in members:
-        pairs |= dict.fromkeys(sharing({key: member[key] for key in members[0]}))
+    for member in tensors:
+        pairs |= dict.fromkeys(sharing(member))
     for key, first in pairs:
-        for index, member in enumerate(members):
-            if not torch.equal(member[key], member[first]):
-                refuse_untied(key, first, f"member {index}")
+        for index, name in enumerate(names):
+            if not equal(index, key, first):
+                raise MemberMismatchError(
+                    f"cannot merge {key!r}",
+                    item=name,
+                    got=f"values that differ from those of {first!r}",
+                    wanted="equal ones, because another member ties the two",
+                    fix="Members must share the architecture, its tied weights included.",
+                )
     return dict(reversed(pairs))
 
 
@@ -125,10 +142,7 @@ def check_members(members):
         As `uniform_soup`.
     """
     if not members:
-        raise MergeError(
-            "cannot merge", item="the list of members", got="no member", wanted="at least one",
-            fix="Pass the state dicts of the members.",
-        )  # fmt: skip
+        refuse("the list of members", "no member", "at least one", "Pass the state dicts of the members.")
     for index, member in enumerate(members):
         check_layout(member, members[0], f"member {index}", "member 0")
         check_finite(member, f"member {index}")
@@ -137,8 +151,8 @@ def check_members(members):
 def check_finite(member, item):
     """Refuse a member that holds NaN or infinity."""
     for key, tensor in member.items():
-        if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
-            refuse_non_finite(key, item, int((~torch.isfinite(tensor)).sum()))
+        if (tensor.is_floating_point() or tensor.is_complex()) and (n_values := n_not_finite(tensor)):
+            refuse_non_finite(key, item, n_values)
 
 
 def check_layout(member, first, item, reference):
@@ -175,17 +189,6 @@ def check_layout(member, first, item, reference):
                 )
 
 
-def refuse_untied(key, first, item):
-    """Raise the error for a member in which two tensors differ that another member ties."""
-    raise MemberMismatchError(
-        f"cannot merge {key!r}",
-        item=item,
-        got=f"values that differ from those of {first!r}",
-        wanted="equal ones, because another member ties the two",
-        fix="Members must share the architecture, its tied weights included.",
-    )
-
-
 def refuse_non_finite(key, item, n_values):
     """Raise the error for a member with NaN or infinity."""
     raise NonFiniteMemberError(
@@ -195,3 +198,8 @@ def refuse_non_finite(key, item, n_values):
         wanted="finite weights",
         fix="Leave this member out, or train it again with a lower learning rate.",
     )
+
+
+def refuse(item, got, wanted, fix="Correct the argument."):
+    """Raise the error for an argument that has no meaning."""
+    raise MergeError("cannot merge", item=item, got=got, wanted=wanted, fix=fix) from None

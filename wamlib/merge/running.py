@@ -6,7 +6,7 @@ import torch
 
 from ..errors import CheckpointError, MergeError
 from .members import check_finite, check_layout, checked_state, strip_prefixes, tied_keys
-from .soups import cast, weighted_sum
+from .sums import cast, weighted_sum
 
 __all__ = ["RunningAverage"]
 
