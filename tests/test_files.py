@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from wamlib import merge
 from wamlib.errors import CheckpointError, MemberMismatchError, MergeError, NonFiniteMemberError
-from wamlib.merge import largest, merge_files, output, pool, streamed
+from wamlib.merge import merge_files, output, sources, sphere, thresholds
 from wamlib.merge.checkpoint import open_checkpoint
+from wamlib.merge.files import METHODS
 
 BITS = {
     "uniform": ({}, lambda base, members: merge.uniform_soup(members)),
@@ -83,7 +84,7 @@ def merged(folder, name, base, members, suffix=".safetensors", **more):
     settings = {**BITS, **LAST_BIT}[name][0]
     members = members[:2] if method_of(name) in ("interpolate", "slerp") else members
     base_path, paths = on_disk(folder, base, members, suffix)
-    if method_of(name) in streamed.OF_A_BASE:
+    if METHODS[method_of(name)].needs_base:
         more["base"] = base_path
     out = folder / "out.safetensors"
     merge_files(paths, out, method_of(name), **settings, **more)
@@ -94,9 +95,9 @@ def merged(folder, name, base, members, suffix=".safetensors", **more):
 def _pieces(request, monkeypatch):
     """Cut tensors into several pieces, as large ones are."""
     if request.param:
-        monkeypatch.setattr(pool, "PIECE", request.param)
-        monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (request.param,))
-        monkeypatch.setattr(streamed, "PIECE", request.param)
+        monkeypatch.setattr(sphere, "PIECE", request.param)
+        for function in (sources.Opened.pieces, sources.Source.summed):
+            monkeypatch.setattr(function, "__defaults__", (request.param,))
 
 
 @pytest.mark.usefixtures("_pieces")
@@ -136,7 +137,7 @@ def test_both_kinds_of_file_can_be_merged(tmp_path):
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("name", ["uniform", "ties", "dare"])
 def test_the_number_of_threads_changes_nothing(name, n_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (7,))
+    monkeypatch.setattr(sources.Opened.pieces, "__defaults__", (7,))
     threads = torch.get_num_threads()
     got, wanted = merged(tmp_path, name, *random_pool(), n_threads=n_threads)
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
@@ -175,10 +176,10 @@ def test_a_zero_sum_takes_the_sign_that_it_takes_in_memory(scope, others, tmp_pa
 @pytest.mark.parametrize("sample", [40, 10**6])
 @pytest.mark.parametrize("kind", ["normal", "float64", "mostly zero", "two values", "one giant", "all equal", "sorted"])
 def test_the_threshold_is_exact_whatever_the_guess(kind, sample, held, density, tmp_path, monkeypatch):
-    monkeypatch.setattr(largest, "SAMPLE", sample)
-    monkeypatch.setattr(largest, "BLOCK", 8)
-    monkeypatch.setattr(largest, "HELD", held)
-    monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (100,))
+    monkeypatch.setattr(thresholds, "SAMPLE", sample)
+    monkeypatch.setattr(thresholds, "BLOCK", 8)
+    monkeypatch.setattr(thresholds, "HELD", held)
+    monkeypatch.setattr(sources.Opened.pieces, "__defaults__", (100,))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 700, generator=generator, dtype=torch.float64 if kind == "float64" else torch.float32)
     x = {
@@ -189,12 +190,14 @@ def test_the_threshold_is_exact_whatever_the_guess(kind, sample, held, density, 
         "sorted": x.flatten().sort().values.view(x.shape),
     }.get(kind, x)
     base = {"a": torch.zeros_like(x[0]), "b": torch.zeros_like(x[1])}
-    base_path, paths = on_disk(tmp_path, base, [{"a": x[0].contiguous(), "b": x[1].contiguous()}])
-    with open_checkpoint(paths[0]) as member, open_checkpoint(base_path) as start, pool.workers(1) as executor:
-        files = pool.Pool([member], start, executor, lambda *_: None)
-        (found,) = largest.thresholds(files, ["a", "b"], density)
+    member_state = {"a": x[0].contiguous(), "b": x[1].contiguous()}
+    base_path, paths = on_disk(tmp_path, base, [member_state])
+    with open_checkpoint(paths[0]) as member, open_checkpoint(base_path) as start, sources.workers(1) as executor:
+        files = sources.Opened([member], start, executor, lambda *_: None)
+        (found,) = thresholds.thresholds(files, ["a", "b"], density)
+    (in_memory,) = thresholds.thresholds(sources.Loaded([member_state], base), ["a", "b"], density)
     kept = int(density * x.numel())
-    assert found == x.abs().flatten().sort(descending=True).values[kept - 1].item()
+    assert in_memory == found == x.abs().flatten().sort(descending=True).values[kept - 1].item()
 
 
 def test_a_threshold_between_two_float32_numbers_keeps_what_is_not_below_it(tmp_path):
@@ -238,6 +241,35 @@ def test_tied_in_one_file_and_different_in_another_is_refused(tmp_path):
     with pytest.raises(MemberMismatchError, match=r"'twin'.*b\.pt.*ties the two"):
         merge_files([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_chain_of_ties_through_several_files_is_one_tensor(tmp_path):
+    w = torch.tensor([1.0, -2.0])
+    pairs = [("c", "d"), ("b", "c"), ("a", "b")]
+    states = [{key: w if key in pair else w.clone() for key in "abcd"} for pair in pairs]
+    base = {key: torch.zeros(2) for key in "abcd"}
+    base_path, paths = on_disk(tmp_path, base, states, ".pt")
+    merge_files(paths, tmp_path / "out.safetensors", "dare", base=base_path, density=0.5, seed=0)
+    got = load_file(tmp_path / "out.safetensors")
+    wanted = merge.dare(base, states, 0.5, seed=0)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    assert len({tensor.data_ptr() for tensor in wanted.values()}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_merged_in_memory_as_in_files(dtype, tmp_path):
+    states = [{"w": tensor.to(dtype)} for tensor in torch.randn(3, 50, generator=torch.Generator().manual_seed(0))]
+    base_path, paths = on_disk(tmp_path, states[0], states[1:])
+    for method, merged, base, settings in [
+        ("uniform", merge.uniform_soup(states[1:]), None, {}),
+        ("ties", merge.ties(states[0], states[1:], 0.5), base_path, {"density": 0.5}),
+    ]:
+        merge_files(paths, tmp_path / "out.safetensors", method, base=base, **settings)
+        got = load_file(tmp_path / "out.safetensors")["w"]
+        assert torch.equal(got.view(torch.uint8), merged["w"].view(torch.uint8))
+    states[1]["w"].view(torch.uint8)[3] = 0x7F  # NaN in both kinds
+    with pytest.raises(NonFiniteMemberError, match=r"member 0: got 1 value"):
+        merge.uniform_soup(states[1:])
 
 
 # What the output says, and how it is written
@@ -393,7 +425,7 @@ OF_A_BASE = ["ties", "ties none", "dare", "task_arithmetic", "model_stock"]
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_misfits_are_refused_by_the_name_of_the_file_and_nothing_is_written(change, where, name, tmp_path):
     key, broken, error, said = change
-    needs_base = method_of(name) in streamed.OF_A_BASE
+    needs_base = METHODS[method_of(name)].needs_base
     base, members = random_pool(2)
     state = base if where == "base" else members[where]
     if broken is None:

