@@ -244,8 +244,9 @@ def test_untied_tensors_get_masks_of_their_own():
 
 def test_tied_tensors_stay_tied_where_a_zero_sum_takes_minus():
     base, members = plain([1.0, -2.0], [-1.0, -2.0])
-    base, *members = ({"w": s["w"], "twin": s["w"], "bias": torch.full((3,), -float(i > 0))}
-                      for i, s in enumerate([base, *members]))  # fmt: skip
+    base, *members = (
+        {"w": s["w"], "twin": s["w"], "bias": torch.full((3,), -float(i > 0))} for i, s in enumerate([base, *members])
+    )
     merged = ties(base, members, 1)
     assert merged["w"].tolist() == merged["twin"].tolist() == [-1.0, -2.0]
 

@@ -290,8 +290,10 @@ def test_the_metadata_says_what_was_merged(tmp_path):
     assert record["version"] == __import__("importlib.metadata").metadata.version("wamlib")
     for entry, path in zip([*record["inputs"], record["base"]], [*paths, base_path], strict=True):
         assert entry == {
-            "file": str(path), "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }  # fmt: skip
+            "file": str(path),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
     assert done.inputs == record["inputs"]
     assert done.written
 
@@ -316,8 +318,12 @@ def test_checksums_can_be_left_out(tmp_path):
 
 
 def test_every_tensor_is_aligned_and_the_file_is_what_other_readers_read(tmp_path):
-    state = {"bytes": torch.ones(3, dtype=torch.uint8), "w": torch.ones(3), "half": torch.ones(1).half(),
-             "wide": torch.ones(2).double()}  # fmt: skip
+    state = {
+        "bytes": torch.ones(3, dtype=torch.uint8),
+        "w": torch.ones(3),
+        "half": torch.ones(1).half(),
+        "wide": torch.ones(2).double(),
+    }
     save_file(state, tmp_path / "a.safetensors")
     merge_files([tmp_path / "a.safetensors"], tmp_path / "out.safetensors")
     torch.testing.assert_close(load_file(tmp_path / "out.safetensors"), state, rtol=0, atol=0)
@@ -337,9 +343,14 @@ def test_a_dry_run_plans_everything_and_writes_nothing(tmp_path):
     assert sorted(tmp_path.iterdir()) == before
     assert not plan.written
     assert {row["key"]: row["plan"] for row in plan.tensors} == {
-        "conv.weight": "ties", "norm.running_mean": "mean", "norm.running_var": "mean",
-        "norm.num_batches_tracked": "from the first member", "scale": "ties", "none": "ties", "head.weight": "ties",
-    }  # fmt: skip
+        "conv.weight": "ties",
+        "norm.running_mean": "mean",
+        "norm.running_var": "mean",
+        "norm.num_batches_tracked": "from the first member",
+        "scale": "ties",
+        "none": "ties",
+        "head.weight": "ties",
+    }
     assert {row["key"]: (row["shape"], row["dtype"]) for row in plan.tensors}["head.weight"] == ((7, 33), "float32")
 
 
@@ -347,9 +358,13 @@ def test_progress_ends_where_it_should(tmp_path):
     seen = {}
     base_path, paths = on_disk(tmp_path, *random_pool())
     merge_files(
-        paths, tmp_path / "out.safetensors", "ties", base=base_path, density=0.2,
+        paths,
+        tmp_path / "out.safetensors",
+        "ties",
+        base=base_path,
+        density=0.2,
         progress=lambda what, done, total: seen.setdefault(what, []).append((done, total)),
-    )  # fmt: skip
+    )
     assert list(seen) == ["finding thresholds", "merging", "hashing"]
     for steps in seen.values():
         assert steps[0][0] == 0
@@ -408,11 +423,15 @@ CHANGES = {
     "dtype": ("head.weight", lambda t: t.half(), MemberMismatchError, r"dtype torch.float16, wanted torch.float32"),
     "one more key": ("extra", lambda t: torch.zeros(1), MemberMismatchError, r"it has, and .* lacks, 'extra'"),
     "one key less": ("head.weight", None, MemberMismatchError, r"it lacks 'head.weight'"),
-    "NaN": ("head.weight", lambda t: t.index_fill(0, torch.tensor([2]), float("nan")), NonFiniteMemberError,
-            r"'head.weight'.*33 value\(s\)"),
+    "NaN": (
+        "head.weight",
+        lambda t: t.index_fill(0, torch.tensor([2]), float("nan")),
+        NonFiniteMemberError,
+        r"'head.weight'.*33 value\(s\)",
+    ),
     "infinity": ("scale", lambda t: t / 0, NonFiniteMemberError, r"'scale'.*1 value\(s\)"),
     "NaN in a statistic": ("norm.running_var", lambda t: t * float("nan"), NonFiniteMemberError, "running_var"),
-}  # fmt: skip
+}
 
 
 OF_A_BASE = ["ties", "ties none", "dare", "task_arithmetic", "model_stock"]

@@ -82,8 +82,12 @@ def command(*words, **more):
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "160"}
     return subprocess.run(
         [sys.executable, "-m", "wamlib.cli", "merge", *map(str, words)],
-        capture_output=True, text=True, env=environment, timeout=300, **more,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        **more,
+    )
 
 
 @pytest.mark.slow
@@ -100,8 +104,10 @@ def test_ctrl_c_ends_a_merge_with_one_line_and_no_file(tmp_path):
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # see test_kill
     process = subprocess.Popen(
         [sys.executable, "-m", "wamlib.cli", "merge", *map(str, paths), "-o", str(out)],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     signal.signal(signal.SIGINT, handler)
     # It is under way when it holds the output, which has no name yet, open.
     deadline = time.monotonic() + 60
@@ -189,8 +195,10 @@ def test_memory_does_not_grow_with_the_number_of_members(method, tmp_path):
     for n in (3, 12):
         done = subprocess.run(
             [sys.executable, "-c", PEAK, str(tmp_path / "out.safetensors"), method, *map(str, paths[:n])],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         used[n] = float(done.stdout)
     assert used[12] < size + 64  # of one output and 64 MiB; loading all would take 12 times the size
     assert used[12] < used[3] + size / 2

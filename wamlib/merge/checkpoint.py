@@ -127,9 +127,12 @@ def open_checkpoint(path, known=None):
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise CheckpointError(
-            "cannot open a checkpoint", item=str(path), got=error.strerror or str(error), wanted="a readable file",
+            "cannot open a checkpoint",
+            item=str(path),
+            got=error.strerror or str(error),
+            wanted="a readable file",
             fix="Check the path and its permissions.",
-        ) from None  # fmt: skip
+        ) from None
     try:
         if not os.path.isfile(path):
             refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")

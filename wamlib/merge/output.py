@@ -117,8 +117,11 @@ def output(path, entries, metadata):
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise CheckpointError(
-            "cannot write a merged checkpoint", item=str(path), got=error.strerror or str(error),
+            "cannot write a merged checkpoint",
+            item=str(path),
+            got=error.strerror or str(error),
             wanted="a file that can be written as a whole",
-            fix="Free some space or choose another disk, and merge again; nothing was written." if full
+            fix="Free some space or choose another disk, and merge again; nothing was written."
+            if full
             else "Check the folder and its permissions, and merge again; nothing was written.",
-        ) from None  # fmt: skip
+        ) from None

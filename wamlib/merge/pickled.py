@@ -42,8 +42,12 @@ def read_pickled(path):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             refuse(path, f"a sparse, quantized or empty tensor under {key!r}", "dense tensors with values", WRITE_ANEW)
         if tensor.dtype not in DTYPES.values():
-            refuse(path, f"{tensor.dtype} under {key!r}", f"one of {', '.join(map(str, DTYPES.values()))}",
-                   "Convert that tensor before it is saved.")  # fmt: skip
+            refuse(
+                path,
+                f"{tensor.dtype} under {key!r}",
+                f"one of {', '.join(map(str, DTYPES.values()))}",
+                "Convert that tensor before it is saved.",
+            )
     _check_storages(path, state)
     state = {key: tensor.detach().resolve_conj().resolve_neg() for key, tensor in state.items()}
     return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
@@ -68,9 +72,17 @@ def _check_storages(path, state):
         refuse(path, f"a damaged archive ({error})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
     sizes = [part.file_size if part.compress_type == zipfile.ZIP_STORED else None for part in kept]
     if sizes != [size for _, size in places]:
-        refuse(path, "tensors that differ in size from the parts of the archive", STATE_DICT,
-               f"Copy it again. {WRITE_ANEW}")  # fmt: skip
+        refuse(
+            path,
+            "tensors that differ in size from the parts of the archive",
+            STATE_DICT,
+            f"Copy it again. {WRITE_ANEW}",
+        )
     for key, tensor in state.items():
         if tensor.numel() * tensor.itemsize > os.path.getsize(path):
-            refuse(path, f"a tensor that repeats few values under {key!r}", STATE_DICT,
-                   f"Save it as tensor.contiguous(). {WRITE_ANEW}")  # fmt: skip
+            refuse(
+                path,
+                f"a tensor that repeats few values under {key!r}",
+                STATE_DICT,
+                f"Save it as tensor.contiguous(). {WRITE_ANEW}",
+            )
