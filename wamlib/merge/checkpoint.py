@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError
 from .entries import DTYPES, Entry, Room, as_bytes, refuse
 from .members import strip_prefixes
 from .pickled import PICKLED, read_pickled
@@ -126,13 +125,8 @@ def open_checkpoint(path, known=None):
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise CheckpointError(
-            "cannot open a checkpoint",
-            item=str(path),
-            got=error.strerror or str(error),
-            wanted="a readable file",
-            fix="Check the path and its permissions.",
-        ) from None
+        fix = "Check the path and its permissions."
+        refuse(path, error.strerror or str(error), "a readable file", fix, "cannot open a checkpoint")
     try:
         if not os.path.isfile(path):
             refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")

@@ -80,6 +80,6 @@ def as_bytes(values):
     return memoryview(values.view(torch.uint8).numpy())
 
 
-def refuse(path, got, wanted, fix):
-    """Raise the error for a file that cannot be read."""
-    raise CheckpointError("cannot read a checkpoint", item=str(path), got=got, wanted=wanted, fix=fix) from None
+def refuse(path, got, wanted, fix, doing="cannot read a checkpoint"):
+    """Raise the error for a file that cannot be worked with."""
+    raise CheckpointError(doing, item=str(path), got=got, wanted=wanted, fix=fix) from None

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import CheckpointError, MergeError
 from .checkpoint import open_checkpoint
 from .deltas import Dare, TaskArithmetic, Ties
+from .entries import refuse
 from .members import is_learnable
+from .members import refuse as refuse_argument
 from .method import carry_out
 from .output import output
 from .soups import Interpolate, Uniform
@@ -217,23 +218,17 @@ def _checked_call(paths, out, method, base, settings):
 
 
 def _refuse_call(item, got, wanted, fix="Correct the call."):
-    raise MergeError("cannot merge files", item=item, got=got, wanted=wanted, fix=fix)
+    refuse_argument(item, got, wanted, fix, "cannot merge files")
 
 
 def _check_output(out, files):
     folder = out.parent
-    problem = None
-    for checkpoint in files:
-        if checkpoint.is_same_file(out):
-            problem = (f"the input {checkpoint.path}", "a file that is no input")
-    if not os.path.isdir(folder):
-        problem = (f"no folder {folder}", "a folder that exists")
-    elif os.path.isdir(out):
-        problem = ("a folder", "the name of a file")
-    elif not os.access(folder, os.W_OK):
-        problem = (f"a folder {folder} that cannot be written to", "one that can")
-    if problem:
-        got, wanted = problem
-        raise CheckpointError(
-            "cannot write a merged checkpoint", item=str(out), got=got, wanted=wanted, fix="Choose another output."
-        )
+    problems = {
+        (f"no folder {folder}", "a folder that exists"): not os.path.isdir(folder),
+        ("a folder", "the name of a file"): os.path.isdir(out),
+        (f"a folder {folder} that cannot be written to", "one that can"): not os.access(folder, os.W_OK),
+    }
+    problems |= {(f"the input {file.path}", "a file that is no input"): file.is_same_file(out) for file in files}
+    for got_wanted, found in problems.items():
+        if found:
+            refuse(out, *got_wanted, "Choose another output.", "cannot write a merged checkpoint")

@@ -78,8 +78,7 @@ def checked_state(state, item):
 
 
 def _refuse_kind(item, got, wanted):
-    fix = "Pass the members as a list of model.state_dict()."
-    raise MergeError("cannot merge", item=item, got=f"a {type(got).__name__}", wanted=wanted, fix=fix)
+    refuse(item, f"a {type(got).__name__}", wanted, "Pass the members as a list of model.state_dict().")
 
 
 def tied_keys(members):
@@ -103,13 +102,12 @@ def find_ties(tensors, names, equal):
     for key, first in pairs:
         for index, name in enumerate(names):
             if not equal(index, key, first):
-                raise MemberMismatchError(
-                    f"cannot merge {key!r}",
-                    item=name,
-                    got=f"values that differ from those of {first!r}",
-                    wanted="equal ones, because another member ties the two",
-                    fix="Members must share the architecture, its tied weights included.",
+                got, wanted = (
+                    f"values that differ from those of {first!r}",
+                    "equal ones, because another member ties the two",
                 )
+                fix = "Members must share the architecture, its tied weights included."
+                raise MemberMismatchError(f"cannot merge {key!r}", item=name, got=got, wanted=wanted, fix=fix)
     return dict(reversed(pairs))
 
 
@@ -168,38 +166,26 @@ def check_layout(member, first, item, reference):
     differ = sorted(first.keys() ^ member.keys())
     if differ:
         which = "lacks" if differ[0] in first else f"has, and {reference} lacks,"
-        raise MemberMismatchError(
-            "cannot merge",
-            item=item,
-            got=f"{len(differ)} key(s) that differ from those of {reference}: it {which} {differ[0]!r}",
-            wanted="the same keys in every member",
-            fix="Were they built from the same model and number of classes?",
-        )
+        got = f"{len(differ)} key(s) that differ from those of {reference}: it {which} {differ[0]!r}"
+        wanted, fix = "the same keys in every member", "Were they built from the same model and number of classes?"
+        raise MemberMismatchError("cannot merge", item=item, got=got, wanted=wanted, fix=fix)
     for key, tensor in member.items():
         for what in ("shape", "dtype"):
             got, wanted = getattr(tensor, what), getattr(first[key], what)
             if got != wanted:
                 got, wanted = (tuple(x) if what == "shape" else x for x in (got, wanted))
-                raise MemberMismatchError(
-                    f"cannot merge {key!r}",
-                    item=item,
-                    got=f"{what} {got}",
-                    wanted=f"{wanted}, as in {reference}",
-                    fix="Members must share the architecture, its width and the dtype.",
-                )
+                got, wanted = f"{what} {got}", f"{wanted}, as in {reference}"
+                fix = "Members must share the architecture, its width and the dtype."
+                raise MemberMismatchError(f"cannot merge {key!r}", item=item, got=got, wanted=wanted, fix=fix)
 
 
 def refuse_non_finite(key, item, n_values):
     """Raise the error for a member with NaN or infinity."""
-    raise NonFiniteMemberError(
-        f"cannot merge {key!r}",
-        item=item,
-        got=f"{n_values} value(s) that are NaN or infinite",
-        wanted="finite weights",
-        fix="Leave this member out, or train it again with a lower learning rate.",
-    )
+    got = f"{n_values} value(s) that are NaN or infinite"
+    fix = "Leave this member out, or train it again with a lower learning rate."
+    raise NonFiniteMemberError(f"cannot merge {key!r}", item=item, got=got, wanted="finite weights", fix=fix)
 
 
-def refuse(item, got, wanted, fix="Correct the argument."):
+def refuse(item, got, wanted, fix="Correct the argument.", doing="cannot merge"):
     """Raise the error for an argument that has no meaning."""
-    raise MergeError("cannot merge", item=item, got=got, wanted=wanted, fix=fix) from None
+    raise MergeError(doing, item=item, got=got, wanted=wanted, fix=fix) from None

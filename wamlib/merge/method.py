@@ -1,7 +1,6 @@
 """What all methods have in common: settings, what they measure first, and a merge of one piece after the other."""
 
-from ..errors import MergeError
-from .members import has_delta
+from .members import has_delta, refuse
 from .sources import Loaded
 from .sums import cast, weighted_sum
 
@@ -96,10 +95,5 @@ def in_memory(method, members, *base, **settings):
 def check_pair(n_members):
     """Refuse another number of members than two."""
     if n_members != 2:
-        raise MergeError(
-            "cannot merge",
-            item="the members",
-            got=f"{n_members}",
-            wanted="two: a line has two ends",
-            fix="Pass two files, or choose another method.",
-        )
+        fix = "Pass two files, or choose another method."
+        refuse("the members", f"{n_members}", "two: a line has two ends", fix)

@@ -13,6 +13,7 @@ __all__ = ["PICKLED", "read_pickled"]
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 STATE_DICT, WRITE_ANEW = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
+COPY_AGAIN = f"Copy it again. {WRITE_ANEW}"
 
 
 def read_pickled(path):
@@ -31,7 +32,7 @@ def read_pickled(path):
         refuse(path, "a pickled module or other objects, which could run code when read", STATE_DICT, WRITE_ANEW)
     except Exception as error:  # of a damaged file torch's readers raise whatever it leads them to
         reason = str(error).partition("\n")[0][:120]
-        refuse(path, f"a file that torch cannot read ({reason})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
+        refuse(path, f"a file that torch cannot read ({reason})", STATE_DICT, COPY_AGAIN)
     if not isinstance(state, dict):
         refuse(path, f"a {type(state).__name__}", STATE_DICT, WRITE_ANEW)
     for key, tensor in state.items():
@@ -42,12 +43,8 @@ def read_pickled(path):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             refuse(path, f"a sparse, quantized or empty tensor under {key!r}", "dense tensors with values", WRITE_ANEW)
         if tensor.dtype not in DTYPES.values():
-            refuse(
-                path,
-                f"{tensor.dtype} under {key!r}",
-                f"one of {', '.join(map(str, DTYPES.values()))}",
-                "Convert that tensor before it is saved.",
-            )
+            known = f"one of {', '.join(map(str, DTYPES.values()))}"
+            refuse(path, f"{tensor.dtype} under {key!r}", known, "Convert that tensor before it is saved.")
     _check_storages(path, state)
     state = {key: tensor.detach().resolve_conj().resolve_neg() for key, tensor in state.items()}
     return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
@@ -69,20 +66,11 @@ def _check_storages(path, state):
             for part in kept:
                 archive.open(part).close()  # which compares what stands before the part with the list at the end
     except Exception as error:  # zipfile raises struct.error, UnicodeDecodeError, ... beside its own
-        refuse(path, f"a damaged archive ({error})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
+        refuse(path, f"a damaged archive ({error})", STATE_DICT, COPY_AGAIN)
     sizes = [part.file_size if part.compress_type == zipfile.ZIP_STORED else None for part in kept]
     if sizes != [size for _, size in places]:
-        refuse(
-            path,
-            "tensors that differ in size from the parts of the archive",
-            STATE_DICT,
-            f"Copy it again. {WRITE_ANEW}",
-        )
+        refuse(path, "tensors that differ in size from the parts of the archive", STATE_DICT, COPY_AGAIN)
     for key, tensor in state.items():
         if tensor.numel() * tensor.itemsize > os.path.getsize(path):
-            refuse(
-                path,
-                f"a tensor that repeats few values under {key!r}",
-                STATE_DICT,
-                f"Save it as tensor.contiguous(). {WRITE_ANEW}",
-            )
+            fix = f"Save it as tensor.contiguous(). {WRITE_ANEW}"
+            refuse(path, f"a tensor that repeats few values under {key!r}", STATE_DICT, fix)

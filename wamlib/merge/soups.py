@@ -4,7 +4,6 @@ import math
 import reprlib
 from dataclasses import dataclass
 
-from ..errors import MergeError
 from .members import prepared, refuse
 from .method import Method, check_pair, in_memory
 
@@ -200,11 +199,10 @@ def _checked_score(value, index):
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):
-        raise MergeError(
-            "cannot make a greedy soup",
-            item=f"the score when member {index} was tried",
-            got="NaN" if isinstance(value, float) else reprlib.repr(value),
-            wanted="a number, higher is better",
-            fix="Check the score function; an empty selection split gives NaN.",
+        item, got = (
+            f"the score when member {index} was tried",
+            "NaN" if isinstance(value, float) else reprlib.repr(value),
         )
+        fix = "Check the score function; an empty selection split gives NaN."
+        refuse(item, got, "a number, higher is better", fix, "cannot make a greedy soup")
     return number

@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from ..errors import MergeError
 from .deltas import check_scope
+from .members import refuse
 from .method import Method, check_pair, in_memory
 from .soups import check_alpha
 from .sources import PIECE
@@ -130,13 +130,8 @@ class ModelStock(Method):
 
     def __init__(self, n_members):
         if n_members < 2:
-            raise MergeError(
-                "cannot make a model stock",
-                item="the list of members",
-                got="one member",
-                wanted="at least two",
-                fix="Add a member: one task vector has no angle with another.",
-            )
+            fix = "Add a member: one task vector has no angle with another."
+            refuse("the list of members", "one member", "at least two", fix, "cannot make a model stock")
 
     def start(self, source):
         """Measure the angles."""

@@ -38,13 +38,9 @@ def check_range(merged):
     """Refuse a merged tensor with values beyond the range of its dtype, which are infinite, or NaN for float8."""
     n_values = n_not_finite(merged)
     if n_values:
-        raise MergeError(
-            "cannot merge",
-            item="the result",
-            got=f"{n_values} value(s) beyond the range of {merged.dtype}",
-            wanted="finite weights",
-            fix="Choose a scale, alpha or weights of usual size, or members of a wider dtype.",
-        )
+        got = f"{n_values} value(s) beyond the range of {merged.dtype}"
+        fix = "Choose a scale, alpha or weights of usual size, or members of a wider dtype."
+        raise MergeError("cannot merge", item="the result", got=got, wanted="finite weights", fix=fix)
 
 
 def n_not_finite(tensor):
