@@ -8,7 +8,7 @@ import torch
 
 from ..errors import CheckpointError
 
-__all__ = ["DTYPES", "Entry", "Room", "as_bytes", "refuse"]
+__all__ = ["DTYPES", "Entry", "Room", "as_bytes", "refuse_file"]
 
 # Names of the format's specification. https://huggingface.co/docs/safetensors
 DTYPES = {
@@ -80,6 +80,6 @@ def as_bytes(values):
     return memoryview(values.view(torch.uint8).numpy())
 
 
-def refuse(path, got, wanted, fix, doing="cannot read a checkpoint"):
+def refuse_file(path, got, wanted, fix, doing="cannot read a checkpoint"):
     """Raise the error for a file that cannot be worked with."""
     raise CheckpointError(doing, item=str(path), got=got, wanted=wanted, fix=fix) from None

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from .checkpoint import open_checkpoint
 from .deltas import Dare, TaskArithmetic, Ties
-from .entries import refuse
-from .members import is_learnable
-from .members import refuse as refuse_argument
+from .entries import refuse_file
+from .members import is_learnable, refuse
 from .method import carry_out
 from .output import output
 from .soups import Interpolate, Uniform
@@ -218,7 +217,7 @@ def _checked_call(paths, out, method, base, settings):
 
 
 def _refuse_call(item, got, wanted, fix="Correct the call."):
-    refuse_argument(item, got, wanted, fix, "cannot merge files")
+    refuse(item, got, wanted, fix, "cannot merge files")
 
 
 def _check_output(out, files):
@@ -231,4 +230,4 @@ def _check_output(out, files):
     problems |= {(f"the input {file.path}", "a file that is no input"): file.is_same_file(out) for file in files}
     for got_wanted, found in problems.items():
         if found:
-            refuse(out, *got_wanted, "Choose another output.", "cannot write a merged checkpoint")
+            refuse_file(out, *got_wanted, "Choose another output.", "cannot write a merged checkpoint")

@@ -102,10 +102,8 @@ def find_ties(tensors, names, equal):
     for key, first in pairs:
         for index, name in enumerate(names):
             if not equal(index, key, first):
-                got, wanted = (
-                    f"values that differ from those of {first!r}",
-                    "equal ones, because another member ties the two",
-                )
+                got = f"values that differ from those of {first!r}"
+                wanted = "equal ones, because another member ties the two"
                 fix = "Members must share the architecture, its tied weights included."
                 raise MemberMismatchError(f"cannot merge {key!r}", item=name, got=got, wanted=wanted, fix=fix)
     return dict(reversed(pairs))

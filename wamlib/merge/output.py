@@ -8,7 +8,7 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from .entries import DTYPES, as_bytes, refuse
+from .entries import DTYPES, as_bytes, refuse_file
 
 __all__ = ["Output", "output"]
 
@@ -116,5 +116,6 @@ def output(path, entries, metadata):
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         first = "Free some space or choose another disk" if full else "Check the folder and its permissions"
+        fix = f"{first}, and merge again; nothing was written."
         got, wanted = error.strerror or str(error), "a file that can be written as a whole"
-        refuse(path, got, wanted, f"{first}, and merge again; nothing was written.", "cannot write a merged checkpoint")
+        refuse_file(path, got, wanted, fix, "cannot write a merged checkpoint")

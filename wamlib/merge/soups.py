@@ -199,10 +199,8 @@ def _checked_score(value, index):
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):
-        item, got = (
-            f"the score when member {index} was tried",
-            "NaN" if isinstance(value, float) else reprlib.repr(value),
-        )
+        item = f"the score when member {index} was tried"
+        got = "NaN" if isinstance(value, float) else reprlib.repr(value)
         fix = "Check the score function; an empty selection split gives NaN."
         refuse(item, got, "a number, higher is better", fix, "cannot make a greedy soup")
     return number
