@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from wamlib import merge
 from wamlib.errors import CheckpointError, MemberMismatchError, MergeError, NonFiniteMemberError
-from wamlib.merge import largest, merge_files, output, pool, streamed
+from wamlib.merge import merge_files, output, sources, sphere, thresholds
 from wamlib.merge.checkpoint import open_checkpoint
+from wamlib.merge.files import METHODS
 
 BITS = {
     "uniform": ({}, lambda base, members: merge.uniform_soup(members)),
@@ -83,7 +84,7 @@ def merged(folder, name, base, members, suffix=".safetensors", **more):
     settings = {**BITS, **LAST_BIT}[name][0]
     members = members[:2] if method_of(name) in ("interpolate", "slerp") else members
     base_path, paths = on_disk(folder, base, members, suffix)
-    if method_of(name) in streamed.OF_A_BASE:
+    if METHODS[method_of(name)].needs_base:
         more["base"] = base_path
     out = folder / "out.safetensors"
     merge_files(paths, out, method_of(name), **settings, **more)
@@ -94,9 +95,9 @@ def merged(folder, name, base, members, suffix=".safetensors", **more):
 def _pieces(request, monkeypatch):
     """Cut tensors into several pieces, as large ones are."""
     if request.param:
-        monkeypatch.setattr(pool, "PIECE", request.param)
-        monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (request.param,))
-        monkeypatch.setattr(streamed, "PIECE", request.param)
+        monkeypatch.setattr(sphere, "PIECE", request.param)
+        for function in (sources.Opened.pieces, sources.Source.summed):
+            monkeypatch.setattr(function, "__defaults__", (request.param,))
 
 
 @pytest.mark.usefixtures("_pieces")
@@ -136,7 +137,7 @@ def test_both_kinds_of_file_can_be_merged(tmp_path):
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("name", ["uniform", "ties", "dare"])
 def test_the_number_of_threads_changes_nothing(name, n_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (7,))
+    monkeypatch.setattr(sources.Opened.pieces, "__defaults__", (7,))
     threads = torch.get_num_threads()
     got, wanted = merged(tmp_path, name, *random_pool(), n_threads=n_threads)
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
@@ -175,10 +176,10 @@ def test_a_zero_sum_takes_the_sign_that_it_takes_in_memory(scope, others, tmp_pa
 @pytest.mark.parametrize("sample", [40, 10**6])
 @pytest.mark.parametrize("kind", ["normal", "float64", "mostly zero", "two values", "one giant", "all equal", "sorted"])
 def test_the_threshold_is_exact_whatever_the_guess(kind, sample, held, density, tmp_path, monkeypatch):
-    monkeypatch.setattr(largest, "SAMPLE", sample)
-    monkeypatch.setattr(largest, "BLOCK", 8)
-    monkeypatch.setattr(largest, "HELD", held)
-    monkeypatch.setattr(pool.Pool.pieces, "__defaults__", (100,))
+    monkeypatch.setattr(thresholds, "SAMPLE", sample)
+    monkeypatch.setattr(thresholds, "BLOCK", 8)
+    monkeypatch.setattr(thresholds, "HELD", held)
+    monkeypatch.setattr(sources.Opened.pieces, "__defaults__", (100,))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 700, generator=generator, dtype=torch.float64 if kind == "float64" else torch.float32)
     x = {
@@ -189,12 +190,14 @@ def test_the_threshold_is_exact_whatever_the_guess(kind, sample, held, density, 
         "sorted": x.flatten().sort().values.view(x.shape),
     }.get(kind, x)
     base = {"a": torch.zeros_like(x[0]), "b": torch.zeros_like(x[1])}
-    base_path, paths = on_disk(tmp_path, base, [{"a": x[0].contiguous(), "b": x[1].contiguous()}])
-    with open_checkpoint(paths[0]) as member, open_checkpoint(base_path) as start, pool.workers(1) as executor:
-        files = pool.Pool([member], start, executor, lambda *_: None)
-        (found,) = largest.thresholds(files, ["a", "b"], density)
+    member_state = {"a": x[0].contiguous(), "b": x[1].contiguous()}
+    base_path, paths = on_disk(tmp_path, base, [member_state])
+    with open_checkpoint(paths[0]) as member, open_checkpoint(base_path) as start, sources.workers(1) as executor:
+        files = sources.Opened([member], start, executor, lambda *_: None)
+        (found,) = thresholds.thresholds(files, ["a", "b"], density)
+    (in_memory,) = thresholds.thresholds(sources.Loaded([member_state], base), ["a", "b"], density)
     kept = int(density * x.numel())
-    assert found == x.abs().flatten().sort(descending=True).values[kept - 1].item()
+    assert in_memory == found == x.abs().flatten().sort(descending=True).values[kept - 1].item()
 
 
 def test_a_threshold_between_two_float32_numbers_keeps_what_is_not_below_it(tmp_path):
@@ -240,6 +243,35 @@ def test_tied_in_one_file_and_different_in_another_is_refused(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_chain_of_ties_through_several_files_is_one_tensor(tmp_path):
+    w = torch.tensor([1.0, -2.0])
+    pairs = [("c", "d"), ("b", "c"), ("a", "b")]
+    states = [{key: w if key in pair else w.clone() for key in "abcd"} for pair in pairs]
+    base = {key: torch.zeros(2) for key in "abcd"}
+    base_path, paths = on_disk(tmp_path, base, states, ".pt")
+    merge_files(paths, tmp_path / "out.safetensors", "dare", base=base_path, density=0.5, seed=0)
+    got = load_file(tmp_path / "out.safetensors")
+    wanted = merge.dare(base, states, 0.5, seed=0)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    assert len({tensor.data_ptr() for tensor in wanted.values()}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_merged_in_memory_as_in_files(dtype, tmp_path):
+    states = [{"w": tensor.to(dtype)} for tensor in torch.randn(3, 50, generator=torch.Generator().manual_seed(0))]
+    base_path, paths = on_disk(tmp_path, states[0], states[1:])
+    for method, merged, base, settings in [
+        ("uniform", merge.uniform_soup(states[1:]), None, {}),
+        ("ties", merge.ties(states[0], states[1:], 0.5), base_path, {"density": 0.5}),
+    ]:
+        merge_files(paths, tmp_path / "out.safetensors", method, base=base, **settings)
+        got = load_file(tmp_path / "out.safetensors")["w"]
+        assert torch.equal(got.view(torch.uint8), merged["w"].view(torch.uint8))
+    states[1]["w"].view(torch.uint8)[3] = 0x7F  # NaN in both kinds
+    with pytest.raises(NonFiniteMemberError, match=r"member 0: got 1 value"):
+        merge.uniform_soup(states[1:])
+
+
 # What the output says, and how it is written
 
 
@@ -258,8 +290,10 @@ def test_the_metadata_says_what_was_merged(tmp_path):
     assert record["version"] == __import__("importlib.metadata").metadata.version("wamlib")
     for entry, path in zip([*record["inputs"], record["base"]], [*paths, base_path], strict=True):
         assert entry == {
-            "file": str(path), "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }  # fmt: skip
+            "file": str(path),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
     assert done.inputs == record["inputs"]
     assert done.written
 
@@ -284,8 +318,12 @@ def test_checksums_can_be_left_out(tmp_path):
 
 
 def test_every_tensor_is_aligned_and_the_file_is_what_other_readers_read(tmp_path):
-    state = {"bytes": torch.ones(3, dtype=torch.uint8), "w": torch.ones(3), "half": torch.ones(1).half(),
-             "wide": torch.ones(2).double()}  # fmt: skip
+    state = {
+        "bytes": torch.ones(3, dtype=torch.uint8),
+        "w": torch.ones(3),
+        "half": torch.ones(1).half(),
+        "wide": torch.ones(2).double(),
+    }
     save_file(state, tmp_path / "a.safetensors")
     merge_files([tmp_path / "a.safetensors"], tmp_path / "out.safetensors")
     torch.testing.assert_close(load_file(tmp_path / "out.safetensors"), state, rtol=0, atol=0)
@@ -305,9 +343,14 @@ def test_a_dry_run_plans_everything_and_writes_nothing(tmp_path):
     assert sorted(tmp_path.iterdir()) == before
     assert not plan.written
     assert {row["key"]: row["plan"] for row in plan.tensors} == {
-        "conv.weight": "ties", "norm.running_mean": "mean", "norm.running_var": "mean",
-        "norm.num_batches_tracked": "from the first member", "scale": "ties", "none": "ties", "head.weight": "ties",
-    }  # fmt: skip
+        "conv.weight": "ties",
+        "norm.running_mean": "mean",
+        "norm.running_var": "mean",
+        "norm.num_batches_tracked": "from the first member",
+        "scale": "ties",
+        "none": "ties",
+        "head.weight": "ties",
+    }
     assert {row["key"]: (row["shape"], row["dtype"]) for row in plan.tensors}["head.weight"] == ((7, 33), "float32")
 
 
@@ -315,9 +358,13 @@ def test_progress_ends_where_it_should(tmp_path):
     seen = {}
     base_path, paths = on_disk(tmp_path, *random_pool())
     merge_files(
-        paths, tmp_path / "out.safetensors", "ties", base=base_path, density=0.2,
+        paths,
+        tmp_path / "out.safetensors",
+        "ties",
+        base=base_path,
+        density=0.2,
         progress=lambda what, done, total: seen.setdefault(what, []).append((done, total)),
-    )  # fmt: skip
+    )
     assert list(seen) == ["finding thresholds", "merging", "hashing"]
     for steps in seen.values():
         assert steps[0][0] == 0
@@ -376,11 +423,15 @@ CHANGES = {
     "dtype": ("head.weight", lambda t: t.half(), MemberMismatchError, r"dtype torch.float16, wanted torch.float32"),
     "one more key": ("extra", lambda t: torch.zeros(1), MemberMismatchError, r"it has, and .* lacks, 'extra'"),
     "one key less": ("head.weight", None, MemberMismatchError, r"it lacks 'head.weight'"),
-    "NaN": ("head.weight", lambda t: t.index_fill(0, torch.tensor([2]), float("nan")), NonFiniteMemberError,
-            r"'head.weight'.*33 value\(s\)"),
+    "NaN": (
+        "head.weight",
+        lambda t: t.index_fill(0, torch.tensor([2]), float("nan")),
+        NonFiniteMemberError,
+        r"'head.weight'.*33 value\(s\)",
+    ),
     "infinity": ("scale", lambda t: t / 0, NonFiniteMemberError, r"'scale'.*1 value\(s\)"),
     "NaN in a statistic": ("norm.running_var", lambda t: t * float("nan"), NonFiniteMemberError, "running_var"),
-}  # fmt: skip
+}
 
 
 OF_A_BASE = ["ties", "ties none", "dare", "task_arithmetic", "model_stock"]
@@ -393,7 +444,7 @@ OF_A_BASE = ["ties", "ties none", "dare", "task_arithmetic", "model_stock"]
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_misfits_are_refused_by_the_name_of_the_file_and_nothing_is_written(change, where, name, tmp_path):
     key, broken, error, said = change
-    needs_base = method_of(name) in streamed.OF_A_BASE
+    needs_base = METHODS[method_of(name)].needs_base
     base, members = random_pool(2)
     state = base if where == "base" else members[where]
     if broken is None:

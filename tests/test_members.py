@@ -172,12 +172,16 @@ CHANGES = {
     "would broadcast": ("weight", lambda t: torch.zeros(1, 4), MemberMismatchError, r"'weight'.*shape"),
     "a scalar": ("bias", lambda t: torch.tensor(0.0), MemberMismatchError, r"'bias'.*shape.*\(\)"),
     "dtype": ("bias", lambda t: t.double(), MemberMismatchError, r"'bias'.*dtype.*float(32|64).*float(64|32)"),
-    "NaN": ("bias", lambda t: t.clone().index_fill_(0, torch.tensor([1, 2]), float("nan")), NonFiniteMemberError,
-            r"'bias'.*2 value\(s\) that are NaN"),
+    "NaN": (
+        "bias",
+        lambda t: t.clone().index_fill_(0, torch.tensor([1, 2]), float("nan")),
+        NonFiniteMemberError,
+        r"'bias'.*2 value\(s\) that are NaN",
+    ),
     "infinity": ("weight", lambda t: t / 0, NonFiniteMemberError, r"'weight'.*16 value\(s\).*infinite"),
     "one more key": ("extra", lambda t: torch.zeros(1), MemberMismatchError, r"1 key\(s\).*'extra'"),
     "one key less": ("bias", None, MemberMismatchError, r"1 key\(s\).*'bias'"),
-}  # fmt: skip
+}
 
 
 @every_merge
@@ -268,13 +272,28 @@ def test_results_need_no_gradient_and_read_parameters():
 def test_refusals_say_all_four_parts():
     a, b = states()
     cases = [
-        ({"weight": b["weight"]}, "cannot merge", "1 key(s) that differ from those of member 0: it lacks 'bias'",
-         "the same keys in every member", "same model and number of classes"),
-        ({**b, "bias": torch.zeros(9)}, "cannot merge 'bias'", "shape (9,)", "(4,), as in member 0",
-         "width and the dtype"),
-        ({**b, "bias": b["bias"] / 0}, "cannot merge 'bias'", "4 value(s) that are NaN or infinite", "finite weights",
-         "lower learning rate"),
-    ]  # fmt: skip
+        (
+            {"weight": b["weight"]},
+            "cannot merge",
+            "1 key(s) that differ from those of member 0: it lacks 'bias'",
+            "the same keys in every member",
+            "same model and number of classes",
+        ),
+        (
+            {**b, "bias": torch.zeros(9)},
+            "cannot merge 'bias'",
+            "shape (9,)",
+            "(4,), as in member 0",
+            "width and the dtype",
+        ),
+        (
+            {**b, "bias": b["bias"] / 0},
+            "cannot merge 'bias'",
+            "4 value(s) that are NaN or infinite",
+            "finite weights",
+            "lower learning rate",
+        ),
+    ]
     for broken, doing, got, wanted, fix in cases:
         with pytest.raises(MergeError) as caught:
             uniform_soup([a, broken])

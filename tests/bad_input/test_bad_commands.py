@@ -301,7 +301,7 @@ def test_command_as_a_process_of_its_own(line, command, files, tmp_path):
 
 def test_every_command_and_every_method_has_rows():
     from wamlib.cli import app
-    from wamlib.merge.streamed import METHODS
+    from wamlib.merge.files import METHODS
 
     lines = " \n".join(WORDS.values()) + " "
     commands = [command.name or command.callback.__name__ for command in app.registered_commands]

@@ -3,8 +3,8 @@
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import MergeError
 from ..modes import eval_mode
+from .members import refuse
 
 __all__ = ["recalibrate_batchnorm"]
 
@@ -109,10 +109,6 @@ def _check_batch(batch, index):
 
 
 def _refuse_batches(got, index):
-    raise MergeError(
-        "cannot recalibrate BatchNorm",
-        item=f"batch {index}",
-        got=got,
-        wanted="tensors of at least 2 images",
-        fix="Pass an iterable of image batches without labels, and drop a last batch of one image.",
-    )
+    wanted = "tensors of at least 2 images"
+    fix = "Pass an iterable of image batches without labels, and drop a last batch of one image."
+    refuse(f"batch {index}", got, wanted, fix, "cannot recalibrate BatchNorm")

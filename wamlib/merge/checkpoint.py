@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError
-from .entries import DTYPES, Entry, Room, as_bytes, refuse
+from .entries import DTYPES, Entry, Room, as_bytes, refuse_file
 from .members import strip_prefixes
 from .pickled import PICKLED, read_pickled
 
@@ -89,14 +88,14 @@ class Checkpoint:
     def check_unchanged(self):
         """Refuse a file that was written to since it was opened."""
         if _stamp(os.fstat(self._file)) != self._stamp:
-            refuse(self.path, "a file that changed while it was read", "one that stays as it is", "Merge again.")
+            refuse_file(self.path, "a file that changed while it was read", "one that stays as it is", "Merge again.")
 
     def _fill(self, buffer, at):
         while buffer:
             n = os.preadv(self._file, [buffer], at)
             if n == 0:
                 self.check_unchanged()
-                refuse(self.path, f"an end of the file at byte {at}", "more", "Copy or download it again.")
+                refuse_file(self.path, f"an end of the file at byte {at}", "more", "Copy or download it again.")
             buffer, at = buffer[n:], at + n
 
 
@@ -126,17 +125,16 @@ def open_checkpoint(path, known=None):
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise CheckpointError(
-            "cannot open a checkpoint", item=str(path), got=error.strerror or str(error), wanted="a readable file",
-            fix="Check the path and its permissions.",
-        ) from None  # fmt: skip
+        fix = "Check the path and its permissions."
+        refuse_file(path, error.strerror or str(error), "a readable file", fix, "cannot open a checkpoint")
     try:
         if not os.path.isfile(path):
-            refuse(path, "something that is no file", "a file", "Pass the files, not their folder.")
+            refuse_file(path, "something that is no file", "a file", "Pass the files, not their folder.")
         entries = read_pickled(path) if path.suffix in PICKLED else _header(path, file, {} if known is None else known)
         entries = strip_prefixes(entries, str(path))
         if "__metadata__" in entries:
-            refuse(path, "a tensor named '__metadata__'", "a name that the format leaves free", "Rename that tensor.")
+            wanted = "a name that the format leaves free"
+            refuse_file(path, "a tensor named '__metadata__'", wanted, "Rename that tensor.")
         return Checkpoint(path, entries, file)
     except BaseException:
         os.close(file)
@@ -150,7 +148,7 @@ def _header(path, file, known):
     length = int.from_bytes(os.pread(file, 8, 0), "little")
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
         wanted = "a safetensors file with a whole header, or a state dict named .pt or .pth"
-        refuse(path, f"{size} bytes that begin with no such header", wanted, again)
+        refuse_file(path, f"{size} bytes that begin with no such header", wanted, again)
     text = os.pread(file, length, 8)
     if (size, text) in known:
         return known[size, text]
@@ -162,14 +160,14 @@ def _header(path, file, known):
         entries = {key: _entry(key, described, 8 + length) for key, described in header.items()}
     # JSON and Unicode errors are ValueErrors; a header of nothing but brackets exceeds the recursion limit.
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        refuse(path, f"a corrupt header ({error})", "the header of a safetensors file", again)
+        refuse_file(path, f"a corrupt header ({error})", "the header of a safetensors file", again)
     end = 8 + length
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].place, item[1].size)):
         if entry.place != end:
-            refuse(path, f"{key!r} at byte {entry.place}", f"at {end}, where the last one ends", again)
+            refuse_file(path, f"{key!r} at byte {entry.place}", f"at {end}, where the last one ends", again)
         end += entry.size * entry.dtype.itemsize
     if end != size:
-        refuse(path, f"{size} bytes", f"{end}, as the header says", again)
+        refuse_file(path, f"{size} bytes", f"{end}, as the header says", again)
     known[size, text] = entries
     return entries
 

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, jacrev, vmap
 
-from ..errors import MemberMismatchError, MergeError
+from ..errors import MemberMismatchError
 from ..modes import eval_mode
-from .members import merge_by_key, prepared
-from .soups import cast, check_weights, weighted_sum
+from .members import merge_by_key, prepared, refuse
+from .soups import check_weights
+from .sums import cast, weighted_sum
 
 __all__ = ["fisher", "fisher_diagonal", "gram_matrices", "regmean"]
 
@@ -55,9 +56,9 @@ def fisher(members, diagonals, weights=None, floor=1e-6):
     members = prepared(members)
     shares = check_weights(weights, len(members))
     if min(shares) < 0:
-        _refuse("weights", f"{shares}", "nonnegative numbers")
+        refuse("weights", f"{shares}", "nonnegative numbers")
     if not (isinstance(floor, (int, float)) and 0 < floor < math.inf):
-        _refuse("floor", repr(floor), "a positive number")
+        refuse("floor", repr(floor), "a positive number")
     _check_companions("Fisher diagonal", diagonals, members, lambda tensor: tensor.shape)
 
     def merge(key):
@@ -125,7 +126,7 @@ def fisher_diagonal(model, batches):
                     totals[key] += square.sum(0)
             n_images += len(batch)
     if n_images == 0:
-        _refuse("the batches", "no image", "at least one")
+        refuse("the batches", "no image", "at least one")
     return {key: total.div_(n_images) for key, total in totals.items()}
 
 
@@ -165,7 +166,7 @@ def regmean(members, grams, shrink=0.9):
     """
     members = prepared(members)
     if not (isinstance(shrink, (int, float)) and 0 <= shrink <= 1):
-        _refuse("shrink", repr(shrink), "a number in [0, 1]")
+        refuse("shrink", repr(shrink), "a number in [0, 1]")
     _check_companions("Gram matrices", grams, members, None)
 
     def merge(key):
@@ -245,7 +246,7 @@ def gram_matrices(model, batches):
         for handle in hooks:
             handle.remove()
     if n_images == 0:
-        _refuse("the batches", "no image", "at least one")
+        refuse("the batches", "no image", "at least one")
     return {f"{name}.weight": total / counts[name] for name, total in sums.items()}
 
 
@@ -287,7 +288,7 @@ def _check_companions(what, companions, members, shape):
     ``shape`` maps a weight to the shape wanted; None asks for Gram matrices that fit the weight.
     """
     if len(companions) != len(members):
-        _refuse(f"the list of {what}", f"{len(companions)}", f"{len(members)}, one per member")
+        refuse(f"the list of {what}", f"{len(companions)}", f"{len(members)}, one per member")
     for index, companion in enumerate(companions):
         item = f"{what} of member {index}"
         differ = sorted(companion.keys() ^ companions[0].keys()) or sorted(companion.keys() - members[0].keys())
@@ -312,7 +313,3 @@ def _mismatch(item, got, wanted):
     raise MemberMismatchError(
         "cannot merge", item=item, got=got, wanted=wanted, fix="Measure each member with its own weights loaded."
     )
-
-
-def _refuse(item, got, wanted):
-    raise MergeError("cannot merge", item=item, got=got, wanted=wanted, fix="Correct the argument.")

@@ -13,9 +13,11 @@ from numbers import Integral
 import torch
 import torch.nn.functional as F
 
-from ..errors import MergeError
-from .members import check_finite, check_layout, checked_state, is_learnable, merge_by_key, prepared, strip_prefixes
-from .soups import cast, weighted_sum
+from .members import refuse
+from .method import OfDeltas, in_memory
+from .sources import wide
+from .sums import weighted_sum
+from .thresholds import thresholds
 
 __all__ = ["dare", "task_arithmetic", "ties"]
 
@@ -48,14 +50,19 @@ def task_arithmetic(base, members, scale=1.0):
     ----------
     Ilharco et al. (2023), Editing Models with Task Arithmetic, Section 2. https://arxiv.org/abs/2212.04089
     """
-    base, members = prepared_with_base(base, members)
-    check_scale(scale)
+    return in_memory(TaskArithmetic, members, base, scale=scale)
 
-    def merge(key):
-        deltas = [delta(member[key], base[key]) for member in members]
-        return add_to_base(base[key], weighted_sum(deltas, [scale] * len(deltas)))
 
-    return merge_deltas(base, members, merge)
+class TaskArithmetic(OfDeltas):
+    """See `task_arithmetic`."""
+
+    def __init__(self, n_members, scale=1.0):
+        check_scale(scale)
+        self.shares = [scale] * n_members
+
+    def change(self, piece):
+        """Return the scaled sum of the task vectors."""
+        return weighted_sum(self.source.deltas(piece), self.shares)
 
 
 def ties(base, members, density, scale=1.0, scope="global"):
@@ -100,32 +107,46 @@ def ties(base, members, density, scale=1.0, scope="global"):
     Yadav et al. (2023), TIES-Merging, Section 4 and Algorithm 1. https://arxiv.org/abs/2306.01708
     Their code keeps one entry more than ``int(density * n)``.
     """
-    base, members = prepared_with_base(base, members)
-    check_scale(scale)
-    check_density(density, lowest=0)
-    check_scope(scope)
-    keys = delta_keys([*members, base])
-    if scope == "global" and keys:
-        whole = [_threshold(torch.cat([delta(m[key], base[key]).flatten() for key in keys]), density) for m in members]
-        thresholds = dict.fromkeys(keys, whole)
-    else:
-        thresholds = {key: [_threshold(delta(m[key], base[key]), density) for m in members] for key in keys}
+    return in_memory(Ties, members, base, density=density, scale=scale, scope=scope)
 
-    def merge(key, tie_sign=1):
-        dtype = wide(base[key].dtype)
-        votes = Votes(base[key].shape, len(members), dtype, base[key].device)
-        for member, threshold in zip(members, thresholds[key], strict=True):
-            votes.add(trimmed(delta(member[key], base[key]), lowest(threshold, dtype)))
-        undecided[key] = votes.undecided()
-        elected[key] = votes.balance()
-        return add_to_base(base[key], votes.mean(tie_sign), scale)
 
-    undecided, elected = {}, {}
-    merged = merge_deltas(base, members, merge)
-    if scope == "global" and sum(elected.values()) <= 0:
-        for key in [key for key, count in undecided.items() if count]:
-            merged[key].copy_(merge(key, tie_sign=-1))  # in place: what is tied to it changes with it
-    return merged
+class Ties(OfDeltas):
+    """See `ties`."""
+
+    def __init__(self, n_members, density, scale=1.0, scope="global"):
+        check_scale(scale)
+        check_density(density, lowest=0)
+        check_scope(scope)
+        self.density, self.factor, self.scope = density, scale, scope
+        self._tie_sign, self._undecided, self._balance = 1, [], []
+
+    def start(self, source):
+        """Find what is trimmed."""
+        super().start(source)
+        self._limits = {}
+        keys = source.delta_keys()
+        for group in [keys] if self.scope == "global" else [[key] for key in keys]:
+            found = thresholds(source, group, self.density)
+            for key in group:
+                self._limits[key] = [lowest(threshold, wide(source.entries[key].dtype)) for threshold in found]
+
+    def change(self, piece):
+        """Return the mean of the entries of the elected sign."""
+        votes = Votes(len(self.source.members))
+        for entries, limit in zip(self.source.deltas(piece), self._limits[piece.key], strict=True):
+            votes.add(trimmed(entries, limit))
+        self.source.check_finite(piece, votes.total())
+        if votes.undecided():
+            self._undecided.append(piece)
+        self._balance.append(votes.balance())
+        return votes.mean(self._tie_sign)
+
+    def again(self):
+        """Return the pieces in which a sum is exactly 0: the sign there depends on all the others."""
+        if self.scope == "tensor" or sum(self._balance) > 0:
+            return []
+        self._tie_sign = -1
+        return list(self._undecided)
 
 
 def dare(base, members, density, seed, scale=1.0):
@@ -165,19 +186,33 @@ def dare(base, members, density, seed, scale=1.0):
     ----------
     Yu et al. (2024), Language Models are Super Mario, Section 3. https://arxiv.org/abs/2311.03099
     """
-    base, members = prepared_with_base(base, members)
-    check_scale(scale)
-    check_density(density, lowest=None)
-    check_seed(seed)
+    return in_memory(Dare, members, base, density=density, seed=seed, scale=scale)
 
-    def merge(key):
-        kept = []
-        for index, member in enumerate(members):
-            mask = Mask(density, seed, key, index).take(base[key].numel())
-            kept.append(delta(member[key], base[key]) * mask.view(base[key].shape).to(base[key].device))
-        return add_to_base(base[key], weighted_sum(kept, [scale / density / len(kept)] * len(kept)))
 
-    return merge_deltas(base, members, merge)
+class Dare(OfDeltas):
+    """See `dare`."""
+
+    in_order = True
+
+    def __init__(self, n_members, density, seed, scale=1.0):
+        check_scale(scale)
+        check_density(density, lowest=None)
+        check_seed(seed)
+        self.density, self.seed = density, seed
+        self.shares = [scale / density / n_members] * n_members
+        self._masks = {}
+
+    def change(self, piece):
+        """Return the rescaled sum of what the masks keep."""
+        if piece.start == 0:
+            members = range(len(self.shares))
+            self._masks[piece.key] = [Mask(self.density, self.seed, piece.key, index) for index in members]
+        masks = self._masks[piece.key]
+        deltas = zip(self.source.deltas(piece), masks, strict=True)
+        total = weighted_sum((x.mul_(mask.take(piece.size).to(x.device)) for x, mask in deltas), self.shares)
+        if piece.stop == self.source.size(piece.key):
+            del self._masks[piece.key]
+        return total
 
 
 class Mask:
@@ -197,21 +232,20 @@ class Mask:
 class Votes:
     """The trimmed task vectors' positive and negative entries at each weight: their sums and their number."""
 
-    def __init__(self, shape, n_members, dtype, device=None):
-        device = "cpu" if device is not None and device.type == "mps" else device
+    def __init__(self, n_members):
         # A byte holds the number of up to 255 members, and adding bytes is several times as fast.
-        count = torch.uint8 if n_members <= 255 else torch.int32
-        self.sums = [torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(2)]
-        self.counts = [torch.zeros(shape, dtype=count, device=device) for _ in range(2)]
-        # Room for what is in between: files are merged in pieces, and each call here is made very often.
-        self._part = torch.empty(shape, dtype=dtype, device=device)
-        self._flags = torch.empty(shape, dtype=torch.bool, device=device)
-        self._ones = self._flags.view(torch.uint8)
+        self._count = torch.uint8 if n_members <= 255 else torch.int32
+        self.sums = None
 
     def add(self, entries):
         """Count one member's trimmed task vector."""
-        if entries.device != self._part.device:
-            entries = entries.to(self._part.device)
+        if self.sums is None:
+            self.sums = [torch.zeros_like(entries, dtype=torch.float64) for _ in range(2)]
+            self.counts = [torch.zeros_like(entries, dtype=self._count) for _ in range(2)]
+            # Room for what is in between: files are merged in pieces, and each call here is made very often.
+            self._part = torch.empty_like(entries)
+            self._flags = torch.empty_like(entries, dtype=torch.bool)
+            self._ones = self._flags.view(torch.uint8)
         sides = ((torch.clamp_min, torch.gt), (torch.clamp_max, torch.lt))
         for total, count, (side, beyond) in zip(self.sums, self.counts, sides, strict=True):
             total.add_(side(entries, 0, out=self._part))
@@ -238,17 +272,6 @@ class Votes:
         return int(self.total().sign().sum())
 
 
-def wide(dtype):
-    """Return the dtype of a task vector: float32, or float64 where the members are."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def delta(tensor, base):
-    """Return a task vector."""
-    dtype = wide(base.dtype)
-    return tensor.detach().to(dtype) - base.detach().to(dtype)
-
-
 def lowest(threshold, dtype):
     """Return the largest number of a dtype that is below a threshold: what is above it is not trimmed."""
     limit = torch.tensor(threshold, dtype=dtype)
@@ -261,52 +284,6 @@ def trimmed(entries, limit):
     """Return the entries with those of a magnitude of at most the limit set to 0."""
     # Hardshrink does so in one pass, where comparing and choosing are three.
     return F.hardshrink(entries, limit) if limit > 0 else entries
-
-
-def add_to_base(base, change, scale=1.0):
-    """Return base + scale * change, summed in float64 and rounded once."""
-    return cast(weighted_sum([base, change.to(base.device)], [1.0, scale]), base)
-
-
-def _threshold(entries, density):
-    """Return the magnitude of the int(density * n)-th largest entry; infinity if that is none."""
-    n = entries.numel()
-    kept = int(density * n)
-    return entries.abs().flatten().kthvalue(n - kept + 1).values.item() if kept else float("inf")
-
-
-def delta_keys(members):
-    """Return the keys that have a task vector: learnable, not integer, each tied tensor once."""
-    keys = []
-    merge_by_key(members, keys.append)
-    return [key for key in keys if has_delta(key, members[0][key])]
-
-
-def has_delta(key, tensor):
-    """Return whether a tensor has a task vector."""
-    return is_learnable(key) and tensor.is_floating_point()
-
-
-def merge_deltas(base, members, merge):
-    """Apply a merge to what has a task vector; average the statistics, copy the rest from the first member."""
-
-    def by_kind(key):
-        first = members[0][key]
-        if has_delta(key, first):
-            return merge(key)
-        if first.is_floating_point() or first.is_complex():
-            return cast(weighted_sum([m[key] for m in members], [1.0] * len(members)).div_(len(members)), first)
-        return first.clone()
-
-    return merge_by_key([*members, base], by_kind)
-
-
-def prepared_with_base(base, members):
-    """Return base and members, prefixes stripped and checked against each other."""
-    members, base = prepared(members), strip_prefixes(checked_state(base, "the base"))
-    check_layout(base, members[0], "the base", "member 0")
-    check_finite(base, "the base")
-    return base, members
 
 
 def check_scale(scale):
@@ -331,8 +308,3 @@ def check_scope(scope):
     """Refuse a scope that is not known."""
     if scope not in ("global", "tensor"):
         refuse("scope", repr(scope), "'global' or 'tensor'")
-
-
-def refuse(item, got, wanted):
-    """Raise the error for an argument that has no meaning."""
-    raise MergeError("cannot merge", item=item, got=got, wanted=wanted, fix="Correct the argument.")

@@ -8,15 +8,27 @@ import torch
 
 from ..errors import CheckpointError
 
-__all__ = ["DTYPES", "Entry", "Room", "as_bytes", "refuse"]
+__all__ = ["DTYPES", "Entry", "Room", "as_bytes", "refuse_file"]
 
 # Names of the format's specification. https://huggingface.co/docs/safetensors
 DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
-    "I64": torch.int64, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F16": torch.float16,
-    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-}  # fmt: skip
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Entry:
     dtype: torch.dtype
     shape: tuple
     place: object
+    device = torch.device("cpu")
 
     @property
     def size(self):
@@ -67,6 +80,6 @@ def as_bytes(values):
     return memoryview(values.view(torch.uint8).numpy())
 
 
-def refuse(path, got, wanted, fix):
-    """Raise the error for a file that cannot be read."""
-    raise CheckpointError("cannot read a checkpoint", item=str(path), got=got, wanted=wanted, fix=fix) from None
+def refuse_file(path, got, wanted, fix, doing="cannot read a checkpoint"):
+    """Raise the error for a file that cannot be worked with."""
+    raise CheckpointError(doing, item=str(path), got=got, wanted=wanted, fix=fix) from None

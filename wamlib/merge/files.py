@@ -9,15 +9,27 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import CheckpointError, MergeError
 from .checkpoint import open_checkpoint
-from .members import is_learnable
+from .deltas import Dare, TaskArithmetic, Ties
+from .entries import refuse_file
+from .members import is_learnable, refuse
+from .method import carry_out
 from .output import output
-from .pool import Pool, workers
-from .streamed import METHODS, OF_A_BASE, check_settings
+from .soups import Interpolate, Uniform
+from .sources import Opened, workers
+from .sphere import ModelStock, Slerp
 
-__all__ = ["MergedFile", "merge_files"]
+__all__ = ["METHODS", "MergedFile", "merge_files"]
 
+METHODS = {
+    "uniform": Uniform,
+    "interpolate": Interpolate,
+    "slerp": Slerp,
+    "task_arithmetic": TaskArithmetic,
+    "ties": Ties,
+    "dare": Dare,
+    "model_stock": ModelStock,
+}
 UNKNOWN = "0" * 64  # stands where a SHA-256 will be
 
 
@@ -107,83 +119,67 @@ def merge_files(
     The safetensors format. https://huggingface.co/docs/safetensors
     """
     paths, out = _paths("the members", paths), _paths("the output", [out])[0]
-    _check_call(paths, out, method, base, settings)
+    chosen = _checked_call(paths, out, method, base, settings)
     with ExitStack() as stack:
         known = {}
         opened = [stack.enter_context(open_checkpoint(path, known)) for path in paths]
         start = None if base is None else stack.enter_context(open_checkpoint(base, known))
         executor = stack.enter_context(workers(n_threads))
-        pool = Pool(opened, start, executor, progress or (lambda what, done, total: None))
-        pool.check()
-        _check_output(out, pool.files)
-        tensors = _plan(pool, method)
+        source = Opened(opened, start, executor, progress or (lambda what, done, total: None))
+        _check_output(out, source.files)
+
+        def report(hashes, written=False):
+            rows = [
+                {"file": str(file.path), "bytes": file.n_bytes, "sha256": hashes.get(file)} for file in source.files
+            ]
+            inputs, row_of_base = rows[: len(paths)], None if base is None else rows[-1]
+            return MergedFile(out, method, settings, inputs, row_of_base, tensors, written)
+
+        tensors = _plan(source, method, chosen.others or method)
         if dry_run:
-            return _report(out, method, settings, pool, {}, tensors)
-        recipe = METHODS[method](pool, **settings)
-        notes = _report(out, method, settings, pool, dict.fromkeys(pool.files, UNKNOWN) if checksums else {}, tensors)
-        with output(out, pool.entries, _metadata(notes)) as target:
-            _write(pool, recipe, target)
+            return report({})
+        chosen.start(source)
+        notes = report(dict.fromkeys(source.files, UNKNOWN) if checksums else {})
+        with output(out, source.entries, _metadata(notes)) as target:
+            names = {owner: [] for owner in source.merged_keys()}
+            for key, owner in source.owners.items():
+                names[owner].append(key)
+
+            def write(piece, values):
+                for key in names[piece.key]:
+                    target.write(key, piece.start, values)
+
+            carry_out(chosen, write)
             hashes = {}
             if checksums:
-                found = pool.run("hashing", lambda file: file.sha256(), pool.files, lambda file: file.n_bytes)
-                hashes = dict(zip(pool.files, found, strict=True))
-            for checkpoint in pool.files:
+                found = source.run("hashing", lambda file: file.sha256(), source.files, lambda file: file.n_bytes)
+                hashes = dict(zip(source.files, found, strict=True))
+            for checkpoint in source.files:
                 checkpoint.check_unchanged()
-            notes = _report(out, method, settings, pool, hashes, tensors, written=True)
+            notes = report(hashes, written=True)
             target.finish(_metadata(notes))
     return notes
 
 
-def _write(pool, recipe, target):
-    """Merge all pieces into the file."""
-    names = {key: [key] for key in pool.merged_keys()}
-    for key, first in pool.tied.items():
-        names[pool.tied.get(first, first)].append(key)
-
-    def write(pieces):
-        for piece in pieces:
-            values = recipe.merge(piece)
-            for key in names[piece.key]:
-                target.write(key, piece.start, values)
-
-    # One item is what one thread does in order.
-    work = [pool.pieces([key]) for key in names] if recipe.in_order else [[piece] for piece in pool.pieces(names)]
-    pool.run("merging", write, work, lambda pieces: sum(piece.size for piece in pieces))
-    for piece in recipe.again():
-        write([piece])
-
-
-def _plan(pool, method):
+def _plan(source, method, others):
     """Return a row per tensor that says how it comes about."""
     rows = []
-    for key, entry in pool.entries.items():
-        if key in pool.tied:
-            plan = f"copy of {pool.tied[key]}"
-        elif not pool.is_averaged(key):
+    for key, entry in source.entries.items():
+        if source.owners[key] != key:
+            plan = f"copy of {source.owners[key]}"
+        elif not source.is_averaged(key):
             plan = "from the first member"
-        elif is_learnable(key) or method in ("uniform", "interpolate"):
-            plan = method
         else:
-            plan = "on the line" if method == "slerp" else "mean"
+            plan = method if is_learnable(key) else others
         dtype = str(entry.dtype).removeprefix("torch.")
         rows.append({"key": key, "dtype": dtype, "shape": tuple(entry.shape), "plan": plan})
     return rows
 
 
-def _report(out, method, settings, pool, hashes, tensors, written=False):
-    def described(file):
-        return {"file": str(file.path), "bytes": file.n_bytes, "sha256": hashes.get(file)}
-
-    base = None if pool.base is None else described(pool.base)
-    return MergedFile(out, method, settings, [described(file) for file in pool.members], base, tensors, written)
-
-
 def _metadata(notes):
     """Return the metadata of the format: text by name. "format" is what other readers look for."""
-    record = {
-        "version": version("wamlib"), "method": notes.method, "settings": notes.settings,
-        "inputs": notes.inputs, "base": notes.base,
-    }  # fmt: skip
+    record = {"version": version("wamlib")}
+    record |= {name: getattr(notes, name) for name in ("method", "settings", "inputs", "base")}
     # Weights may be numbers of numpy or torch, which JSON does not know.
     return {"format": "pt", "wamlib": json.dumps(record, default=lambda value: value.tolist())}
 
@@ -191,56 +187,47 @@ def _metadata(notes):
 def _paths(item, names):
     names = list(names) if isinstance(names, Iterable) and not isinstance(names, (str, os.PathLike)) else [None]
     if not all(isinstance(name, (str, os.PathLike)) for name in names):
-        raise MergeError("cannot merge files", item=item, got="something that names no files",
-                         wanted="a list of paths, and one path of the output", fix="Correct the call.")  # fmt: skip
+        _refuse_call(item, "something that names no files", "a list of paths, and one path of the output")
     return [Path(name) for name in names]
 
 
-def _check_call(paths, out, method, base, settings):
-    """Refuse a call that could not mean anything, before a file is opened."""
-    problem, fix = None, "Correct the call."
-    known = ", ".join(METHODS)
+def _checked_call(paths, out, method, base, settings):
+    """Return the method with its settings; refuse a call that could not mean anything, before a file is opened."""
     if not isinstance(method, str) or method not in METHODS:
-        problem = ("the method", repr(method), f"one of {known}")
-    elif not paths:
-        problem = ("the members", "none", "at least one file")
-    elif (base is None) == (method in OF_A_BASE):
-        if base is None:
-            problem = (f"method {method!r}", "no base", "the file that the members started from")
-            fix = "Pass base=FILE, or --base FILE on the command line."
-        else:
-            problem = (f"method {method!r}", "a base", f"none; a base is for {', '.join(OF_A_BASE)}")
-    elif out.suffix != ".safetensors":
-        problem = ("the output", str(out), "a name that ends in .safetensors")
-    if problem is None:
-        arguments = dict(list(inspect.signature(METHODS[method]).parameters.items())[1:])
-        unknown = sorted(settings.keys() - arguments.keys())
-        needed = [n for n, p in arguments.items() if p.default is p.empty and n not in settings]
-        takes = f"{method!r} takes {', '.join(arguments) or 'none'}"
-        if unknown:
-            problem = ("the settings", f"{unknown[0]!r}", f"only what {takes}")
-        elif needed:
-            problem = ("the settings", f"no {needed[0]!r}", f"what {takes}")
-    if problem:
-        item, got, wanted = problem
-        raise MergeError("cannot merge files", item=item, got=got, wanted=wanted, fix=fix)
-    check_settings(method, len(paths), settings)
+        _refuse_call("the method", repr(method), f"one of {', '.join(METHODS)}")
+    if not paths:
+        _refuse_call("the members", "none", "at least one file")
+    if base is None and METHODS[method].needs_base:
+        fix = "Pass base=FILE, or --base FILE on the command line."
+        _refuse_call(f"method {method!r}", "no base", "the file that the members started from", fix)
+    if base is not None and not METHODS[method].needs_base:
+        others = ", ".join(name for name, other in METHODS.items() if other.needs_base)
+        _refuse_call(f"method {method!r}", "a base", f"none; a base is for {others}")
+    if out.suffix != ".safetensors":
+        _refuse_call("the output", str(out), "a name that ends in .safetensors")
+    _, *arguments = inspect.signature(METHODS[method]).parameters.values()  # the number of members is no setting
+    names = [argument.name for argument in arguments]
+    takes = f"{method!r} takes {', '.join(names) or 'none'}"
+    for unknown in sorted(settings.keys() - set(names)):
+        _refuse_call("the settings", f"{unknown!r}", f"only what {takes}")
+    for argument in arguments:
+        if argument.default is argument.empty and argument.name not in settings:
+            _refuse_call("the settings", f"no {argument.name!r}", f"what {takes}")
+    return METHODS[method](len(paths), **settings)
+
+
+def _refuse_call(item, got, wanted, fix="Correct the call."):
+    refuse(item, got, wanted, fix, "cannot merge files")
 
 
 def _check_output(out, files):
     folder = out.parent
-    problem = None
-    for checkpoint in files:
-        if checkpoint.is_same_file(out):
-            problem = (f"the input {checkpoint.path}", "a file that is no input")
-    if not os.path.isdir(folder):
-        problem = (f"no folder {folder}", "a folder that exists")
-    elif os.path.isdir(out):
-        problem = ("a folder", "the name of a file")
-    elif not os.access(folder, os.W_OK):
-        problem = (f"a folder {folder} that cannot be written to", "one that can")
-    if problem:
-        got, wanted = problem
-        raise CheckpointError(
-            "cannot write a merged checkpoint", item=str(out), got=got, wanted=wanted, fix="Choose another output."
-        )
+    problems = {
+        (f"no folder {folder}", "a folder that exists"): not os.path.isdir(folder),
+        ("a folder", "the name of a file"): os.path.isdir(out),
+        (f"a folder {folder} that cannot be written to", "one that can"): not os.access(folder, os.W_OK),
+    }
+    problems |= {(f"the input {file.path}", "a file that is no input"): file.is_same_file(out) for file in files}
+    for got_wanted, found in problems.items():
+        if found:
+            refuse_file(out, *got_wanted, "Choose another output.", "cannot write a merged checkpoint")

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import MemberMismatchError, MergeError
+from ..errors import MemberMismatchError
 from ..modes import eval_mode
-from .members import is_learnable, merge_by_key, prepared
-from .soups import cast, weighted_sum
+from .members import is_learnable, merge_by_key, prepared, refuse
+from .sums import cast, weighted_sum
 
 __all__ = ["LearnedSoup", "learned_soup"]
 
@@ -148,13 +148,10 @@ def _mixed_keys(members, model):
     for key in [*wanted, *members[0]]:
         got = members[0][key].shape if key in members[0] else None
         if got != wanted.get(key):
-            raise MemberMismatchError(
-                "cannot learn a soup",
-                item=f"{key!r} of the members",
-                got="nothing" if got is None else f"shape {tuple(got)}",
-                wanted=f"shape {tuple(wanted[key])}, as in the model" if key in wanted else "only keys of the model",
-                fix="Pass the model that the members were trained as.",
-            )
+            got = "nothing" if got is None else f"shape {tuple(got)}"
+            wanted = f"shape {tuple(wanted[key])}, as in the model" if key in wanted else "only keys of the model"
+            item, fix = f"{key!r} of the members", "Pass the model that the members were trained as."
+            raise MemberMismatchError("cannot learn a soup", item=item, got=got, wanted=wanted, fix=fix)
     keys = []
     merge_by_key(members, keys.append)
     return [key for key in keys if members[0][key].is_floating_point()]
@@ -173,5 +170,4 @@ def _check_arguments(per, epochs, lr, batches):
     elif not all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches):
         problem = ("the batches", "something else", "pairs of images and labels")
     if problem:
-        item, got, wanted = problem
-        raise MergeError("cannot learn a soup", item=item, got=got, wanted=wanted, fix="Correct the argument.")
+        refuse(*problem, doing="cannot learn a soup")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from ..errors import MemberMismatchError, MergeError, NonFiniteMemberError
+from .sums import n_not_finite
 
 __all__ = ["STATISTICS", "check_members", "is_learnable", "strip_prefixes", "tied_keys"]
 
@@ -20,6 +21,11 @@ def is_learnable(key):
     BatchNorm's buffers are the only ones known to need other treatment.
     """
     return key.rpartition(".")[2] not in STATISTICS
+
+
+def has_delta(key, tensor):
+    """Return whether a tensor has a task vector: learnable, and of real numbers."""
+    return is_learnable(key) and tensor.is_floating_point()
 
 
 def strip_prefixes(state, item="a member"):
@@ -72,10 +78,7 @@ def checked_state(state, item):
 
 
 def _refuse_kind(item, got, wanted):
-    raise MergeError(
-        "cannot merge", item=item, got=f"a {type(got).__name__}", wanted=wanted,
-        fix="Pass the members as a list of model.state_dict().",
-    )  # fmt: skip
+    refuse(item, f"a {type(got).__name__}", wanted, "Pass the members as a list of model.state_dict().")
 
 
 def tied_keys(members):
@@ -86,13 +89,23 @@ def tied_keys(members):
     MemberMismatchError
         If the two tensors are tied in one member and differ in another.
     """
+    tensors = [{key: member[key] for key in members[0]} for member in members]
+    names = [f"member {index}" for index in range(len(members))]
+    return find_ties(tensors, names, lambda index, key, first: torch.equal(members[index][key], members[index][first]))
+
+
+def find_ties(tensors, names, equal):
+    """Return what `tied_keys` does, given each member's tensors that lie in memory, and what compares two of them."""
     pairs = {}
-    for member in members:
-        pairs |= dict.fromkeys(sharing({key: member[key] for key in members[0]}))
+    for member in tensors:
+        pairs |= dict.fromkeys(sharing(member))
     for key, first in pairs:
-        for index, member in enumerate(members):
-            if not torch.equal(member[key], member[first]):
-                refuse_untied(key, first, f"member {index}")
+        for index, name in enumerate(names):
+            if not equal(index, key, first):
+                got = f"values that differ from those of {first!r}"
+                wanted = "equal ones, because another member ties the two"
+                fix = "Members must share the architecture, its tied weights included."
+                raise MemberMismatchError(f"cannot merge {key!r}", item=name, got=got, wanted=wanted, fix=fix)
     return dict(reversed(pairs))
 
 
@@ -125,10 +138,7 @@ def check_members(members):
         As `uniform_soup`.
     """
     if not members:
-        raise MergeError(
-            "cannot merge", item="the list of members", got="no member", wanted="at least one",
-            fix="Pass the state dicts of the members.",
-        )  # fmt: skip
+        refuse("the list of members", "no member", "at least one", "Pass the state dicts of the members.")
     for index, member in enumerate(members):
         check_layout(member, members[0], f"member {index}", "member 0")
         check_finite(member, f"member {index}")
@@ -137,8 +147,8 @@ def check_members(members):
 def check_finite(member, item):
     """Refuse a member that holds NaN or infinity."""
     for key, tensor in member.items():
-        if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
-            refuse_non_finite(key, item, int((~torch.isfinite(tensor)).sum()))
+        if (tensor.is_floating_point() or tensor.is_complex()) and (n_values := n_not_finite(tensor)):
+            refuse_non_finite(key, item, n_values)
 
 
 def check_layout(member, first, item, reference):
@@ -154,44 +164,26 @@ def check_layout(member, first, item, reference):
     differ = sorted(first.keys() ^ member.keys())
     if differ:
         which = "lacks" if differ[0] in first else f"has, and {reference} lacks,"
-        raise MemberMismatchError(
-            "cannot merge",
-            item=item,
-            got=f"{len(differ)} key(s) that differ from those of {reference}: it {which} {differ[0]!r}",
-            wanted="the same keys in every member",
-            fix="Were they built from the same model and number of classes?",
-        )
+        got = f"{len(differ)} key(s) that differ from those of {reference}: it {which} {differ[0]!r}"
+        wanted, fix = "the same keys in every member", "Were they built from the same model and number of classes?"
+        raise MemberMismatchError("cannot merge", item=item, got=got, wanted=wanted, fix=fix)
     for key, tensor in member.items():
         for what in ("shape", "dtype"):
             got, wanted = getattr(tensor, what), getattr(first[key], what)
             if got != wanted:
                 got, wanted = (tuple(x) if what == "shape" else x for x in (got, wanted))
-                raise MemberMismatchError(
-                    f"cannot merge {key!r}",
-                    item=item,
-                    got=f"{what} {got}",
-                    wanted=f"{wanted}, as in {reference}",
-                    fix="Members must share the architecture, its width and the dtype.",
-                )
-
-
-def refuse_untied(key, first, item):
-    """Raise the error for a member in which two tensors differ that another member ties."""
-    raise MemberMismatchError(
-        f"cannot merge {key!r}",
-        item=item,
-        got=f"values that differ from those of {first!r}",
-        wanted="equal ones, because another member ties the two",
-        fix="Members must share the architecture, its tied weights included.",
-    )
+                got, wanted = f"{what} {got}", f"{wanted}, as in {reference}"
+                fix = "Members must share the architecture, its width and the dtype."
+                raise MemberMismatchError(f"cannot merge {key!r}", item=item, got=got, wanted=wanted, fix=fix)
 
 
 def refuse_non_finite(key, item, n_values):
     """Raise the error for a member with NaN or infinity."""
-    raise NonFiniteMemberError(
-        f"cannot merge {key!r}",
-        item=item,
-        got=f"{n_values} value(s) that are NaN or infinite",
-        wanted="finite weights",
-        fix="Leave this member out, or train it again with a lower learning rate.",
-    )
+    got = f"{n_values} value(s) that are NaN or infinite"
+    fix = "Leave this member out, or train it again with a lower learning rate."
+    raise NonFiniteMemberError(f"cannot merge {key!r}", item=item, got=got, wanted="finite weights", fix=fix)
+
+
+def refuse(item, got, wanted, fix="Correct the argument.", doing="cannot merge"):
+    """Raise the error for an argument that has no meaning."""
+    raise MergeError(doing, item=item, got=got, wanted=wanted, fix=fix) from None

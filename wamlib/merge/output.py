@@ -8,8 +8,7 @@ import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import CheckpointError
-from .checkpoint import DTYPES, as_bytes
+from .entries import DTYPES, as_bytes, refuse_file
 
 __all__ = ["Output", "output"]
 
@@ -116,9 +115,7 @@ def output(path, entries, metadata):
                 name.unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise CheckpointError(
-            "cannot write a merged checkpoint", item=str(path), got=error.strerror or str(error),
-            wanted="a file that can be written as a whole",
-            fix="Free some space or choose another disk, and merge again; nothing was written." if full
-            else "Check the folder and its permissions, and merge again; nothing was written.",
-        ) from None  # fmt: skip
+        first = "Free some space or choose another disk" if full else "Check the folder and its permissions"
+        fix = f"{first}, and merge again; nothing was written."
+        got, wanted = error.strerror or str(error), "a file that can be written as a whole"
+        refuse_file(path, got, wanted, fix, "cannot write a merged checkpoint")

@@ -7,12 +7,13 @@ import zipfile
 
 import torch
 
-from .entries import DTYPES, Entry, refuse
+from .entries import DTYPES, Entry, refuse_file
 
 __all__ = ["PICKLED", "read_pickled"]
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 STATE_DICT, WRITE_ANEW = "a state dict, from keys to tensors", "Write it anew: torch.save(model.state_dict(), path)."
+COPY_AGAIN = f"Copy it again. {WRITE_ANEW}"
 
 
 def read_pickled(path):
@@ -28,22 +29,23 @@ def read_pickled(path):
             warnings.simplefilter("ignore")  # torch's advice about old formats; what it cannot read is an error
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        refuse(path, "a pickled module or other objects, which could run code when read", STATE_DICT, WRITE_ANEW)
+        refuse_file(path, "a pickled module or other objects, which could run code when read", STATE_DICT, WRITE_ANEW)
     except Exception as error:  # of a damaged file torch's readers raise whatever it leads them to
         reason = str(error).partition("\n")[0][:120]
-        refuse(path, f"a file that torch cannot read ({reason})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
+        refuse_file(path, f"a file that torch cannot read ({reason})", STATE_DICT, COPY_AGAIN)
     if not isinstance(state, dict):
-        refuse(path, f"a {type(state).__name__}", STATE_DICT, WRITE_ANEW)
+        refuse_file(path, f"a {type(state).__name__}", STATE_DICT, WRITE_ANEW)
     for key, tensor in state.items():
         if not (_is_name(key) and isinstance(tensor, torch.Tensor)):
             hint = f"Write that part on its own: torch.save(checkpoint[{key!r}], path)."
             got = f"a {type(tensor).__name__} under {key!r}"
-            refuse(path, got, STATE_DICT, hint if isinstance(tensor, dict) else WRITE_ANEW)
+            refuse_file(path, got, STATE_DICT, hint if isinstance(tensor, dict) else WRITE_ANEW)
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            refuse(path, f"a sparse, quantized or empty tensor under {key!r}", "dense tensors with values", WRITE_ANEW)
+            got = f"a sparse, quantized or empty tensor under {key!r}"
+            refuse_file(path, got, "dense tensors with values", WRITE_ANEW)
         if tensor.dtype not in DTYPES.values():
-            refuse(path, f"{tensor.dtype} under {key!r}", f"one of {', '.join(map(str, DTYPES.values()))}",
-                   "Convert that tensor before it is saved.")  # fmt: skip
+            known = f"one of {', '.join(map(str, DTYPES.values()))}"
+            refuse_file(path, f"{tensor.dtype} under {key!r}", known, "Convert that tensor before it is saved.")
     _check_storages(path, state)
     state = {key: tensor.detach().resolve_conj().resolve_neg() for key, tensor in state.items()}
     return {key: Entry(tensor.dtype, tuple(tensor.shape), tensor) for key, tensor in state.items()}
@@ -65,12 +67,11 @@ def _check_storages(path, state):
             for part in kept:
                 archive.open(part).close()  # which compares what stands before the part with the list at the end
     except Exception as error:  # zipfile raises struct.error, UnicodeDecodeError, ... beside its own
-        refuse(path, f"a damaged archive ({error})", STATE_DICT, f"Copy it again. {WRITE_ANEW}")
+        refuse_file(path, f"a damaged archive ({error})", STATE_DICT, COPY_AGAIN)
     sizes = [part.file_size if part.compress_type == zipfile.ZIP_STORED else None for part in kept]
     if sizes != [size for _, size in places]:
-        refuse(path, "tensors that differ in size from the parts of the archive", STATE_DICT,
-               f"Copy it again. {WRITE_ANEW}")  # fmt: skip
+        refuse_file(path, "tensors that differ in size from the parts of the archive", STATE_DICT, COPY_AGAIN)
     for key, tensor in state.items():
         if tensor.numel() * tensor.itemsize > os.path.getsize(path):
-            refuse(path, f"a tensor that repeats few values under {key!r}", STATE_DICT,
-                   f"Save it as tensor.contiguous(). {WRITE_ANEW}")  # fmt: skip
+            fix = f"Save it as tensor.contiguous(). {WRITE_ANEW}"
+            refuse_file(path, f"a tensor that repeats few values under {key!r}", STATE_DICT, fix)

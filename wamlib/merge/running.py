@@ -4,9 +4,9 @@ import json
 
 import torch
 
-from ..errors import CheckpointError, MergeError
-from .members import check_finite, check_layout, checked_state, strip_prefixes, tied_keys
-from .soups import cast, weighted_sum
+from ..errors import CheckpointError
+from .members import check_finite, check_layout, checked_state, refuse, strip_prefixes, tied_keys
+from .sums import cast, weighted_sum
 
 __all__ = ["RunningAverage"]
 
@@ -183,13 +183,9 @@ class RunningAverage:
                 else:
                     read._tied[key] = tied
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                "cannot restore a running average",
-                item="the dump",
-                got=f"something else ({type(error).__name__}: {error})",
-                wanted="what RunningAverage.dump returned",
-                fix="Start the average anew.",
-            ) from error
+            got, wanted = f"something else ({type(error).__name__}: {error})", "what RunningAverage.dump returned"
+            doing, fix = "cannot restore a running average", "Start the average anew."
+            raise CheckpointError(doing, item="the dump", got=got, wanted=wanted, fix=fix) from error
         vars(self).update(vars(read))
         return self
 
@@ -208,6 +204,4 @@ def _like(tensor):
 
 
 def _refuse(item, got, wanted):
-    raise MergeError(
-        "cannot keep a running average", item=item, got=got, wanted=wanted, fix="Correct the arguments or update first."
-    )
+    refuse(item, got, wanted, "Correct the arguments or update first.", "cannot keep a running average")

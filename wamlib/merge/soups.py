@@ -4,10 +4,8 @@ import math
 import reprlib
 from dataclasses import dataclass
 
-import torch
-
-from ..errors import MergeError
-from .members import merge_by_key, prepared
+from .members import prepared, refuse
+from .method import Method, check_pair, in_memory
 
 __all__ = ["Soup", "greedy_soup", "interpolate", "uniform_soup"]
 
@@ -54,49 +52,22 @@ def uniform_soup(members, weights=None):
     ----------
     Wortsman et al. (2022), Model soups, Section 2. https://arxiv.org/abs/2203.05482
     """
-    members = prepared(members)
-    shares = check_weights(weights, len(members))
-    total = math.fsum(shares)
-
-    def mean(key):
-        first = members[0][key]
-        if not (first.is_floating_point() or first.is_complex()):
-            return first.clone()
-        return cast(weighted_sum([member[key] for member in members], shares).div_(total), first)
-
-    return merge_by_key(members, mean)
+    return in_memory(Uniform, members, weights=weights)
 
 
-def weighted_sum(tensors, shares):
-    """Return ``sum(share * tensor)`` in float64; on MPS, which has no float64, on the CPU."""
-    first = tensors[0]
-    wide = torch.complex128 if first.is_complex() else torch.float64
-    where = torch.device("cpu") if first.device.type == "mps" else first.device
-    total = torch.zeros(first.shape, dtype=wide, device=where)
-    for tensor, share in zip(tensors, shares, strict=True):
-        total.add_(tensor.detach().to(where, wide), alpha=share)
-    return total
+class Uniform(Method):
+    """See `uniform_soup`."""
 
+    others = None
 
-def cast(wide, like):
-    """Round once, to the dtype and device of a member's tensor; refuse a result that this dtype cannot hold."""
-    narrow = wide.to(like.device, like.dtype)
-    check_range(narrow)
-    return narrow
+    def __init__(self, n_members, weights=None):
+        self.shares = check_weights(weights, n_members)
 
+    def weights(self, piece):
+        """Return the weighted mean of a piece."""
+        return self.source.mean(piece, self.shares).div_(math.fsum(self.shares))
 
-def check_range(merged):
-    """Refuse a merged tensor with values beyond the range of its dtype, which are infinite, or NaN for float8."""
-    values = merged.float() if merged.dtype.itemsize == 1 else merged  # torch sums no float8
-    # Neither vanishes from a sum, which is many times faster than isfinite(); but the sum itself may overflow.
-    if math.isfinite(abs(values.sum().item())):
-        return
-    n_values = int((~torch.isfinite(values)).sum())
-    if n_values:
-        raise MergeError(
-            "cannot merge", item="the result", got=f"{n_values} value(s) beyond the range of {merged.dtype}",
-            wanted="finite weights", fix="Choose a scale, alpha or weights of usual size, or members of a wider dtype.",
-        )  # fmt: skip
+    statistics = weights
 
 
 def interpolate(a, b, alpha):
@@ -119,6 +90,15 @@ def interpolate(a, b, alpha):
     """
     check_alpha(alpha)
     return uniform_soup([a, b], weights=[1 - alpha, alpha])
+
+
+class Interpolate(Uniform):
+    """See `interpolate`."""
+
+    def __init__(self, n_members, alpha):
+        check_alpha(alpha)
+        check_pair(n_members)
+        super().__init__(n_members, [1 - alpha, alpha])
 
 
 @dataclass(frozen=True)
@@ -188,17 +168,17 @@ def check_alpha(alpha):
     except (OverflowError, TypeError):
         finite = False
     if not finite:
-        raise MergeError("cannot merge", item="alpha", got=reprlib.repr(alpha), wanted="a finite number",
-                         fix="Correct the argument.")  # fmt: skip
+        refuse("alpha", reprlib.repr(alpha), "a finite number")
 
 
 def check_weights(weights, n_members):
+    """Return the weights as a list of numbers; refuse those that no mean can be taken with."""
     if weights is None:
         return [1.0] * n_members
     try:
         weights = [float(weight) for weight in weights]
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        _refuse_weights(reprlib.repr(weights), "a number per member")
+        refuse("weights", reprlib.repr(weights), "a number per member", "Correct the weights.")
     problem = None
     if len(weights) != n_members:
         problem = (f"{len(weights)} weights", f"{n_members}, one per member")
@@ -209,12 +189,8 @@ def check_weights(weights, n_members):
     elif abs(math.fsum(weights)) < 1e-12 * math.fsum(abs(weight) for weight in weights) or not any(weights):
         problem = (f"{weights}, whose sum is 0", "a sum that is not 0")
     if problem:
-        _refuse_weights(*problem)
+        refuse("weights", *problem, "Correct the weights.")
     return weights
-
-
-def _refuse_weights(got, wanted):
-    raise MergeError("cannot merge", item="weights", got=got, wanted=wanted, fix="Correct the weights.") from None
 
 
 def _checked_score(value, index):
@@ -223,11 +199,8 @@ def _checked_score(value, index):
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):
-        raise MergeError(
-            "cannot make a greedy soup",
-            item=f"the score when member {index} was tried",
-            got="NaN" if isinstance(value, float) else reprlib.repr(value),
-            wanted="a number, higher is better",
-            fix="Check the score function; an empty selection split gives NaN.",
-        )
+        item = f"the score when member {index} was tried"
+        got = "NaN" if isinstance(value, float) else reprlib.repr(value)
+        fix = "Check the score function; an empty selection split gives NaN."
+        refuse(item, got, "a number, higher is better", fix, "cannot make a greedy soup")
     return number

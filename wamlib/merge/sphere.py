@@ -5,10 +5,12 @@ import math
 
 import torch
 
-from ..errors import MergeError
-from .deltas import check_scope, delta, has_delta, merge_deltas, prepared_with_base
-from .members import merge_by_key, prepared
-from .soups import cast, check_alpha, weighted_sum
+from .deltas import check_scope
+from .members import refuse
+from .method import Method, check_pair, in_memory
+from .soups import check_alpha
+from .sources import PIECE
+from .sums import dots
 
 __all__ = ["model_stock", "slerp"]
 
@@ -48,23 +50,42 @@ def slerp(a, b, alpha, scope="global"):
     ----------
     Shoemake (1985), Animating Rotation with Quaternion Curves, Section 3.3. https://doi.org/10.1145/325165.325242
     """
-    members = a, b = prepared([a, b])
-    check_scope(scope)
-    check_alpha(alpha)
-    found = {}
-    merge_by_key(members, lambda key: found.setdefault(key, products(a[key], b[key])))
-    arcs = [key for key in found if has_delta(key, a[key])]
-    whole = arc_shares(*(sum(found[key][column] for key in arcs) for column in range(3)), alpha)
+    return in_memory(Slerp, [a, b], alpha=alpha, scope=scope)
 
-    def merge(key):
-        if not (a[key].is_floating_point() or a[key].is_complex()):
-            return a[key].clone()
-        shares = [1 - alpha, alpha]
-        if key in arcs:
-            shares = whole if scope == "global" else arc_shares(*found[key], alpha)
-        return cast(weighted_sum([a[key], b[key]], shares), a[key])
 
-    return merge_by_key(members, merge)
+class Slerp(Method):
+    """See `slerp`."""
+
+    others = "on the line"
+
+    def __init__(self, n_members, alpha, scope="global"):
+        check_scope(scope)
+        check_alpha(alpha)
+        check_pair(n_members)
+        self.alpha, self.scope = alpha, scope
+
+    def start(self, source):
+        """Measure the angles."""
+        super().start(source)
+
+        def measure(piece):
+            numbers = dots([member.read(*piece).double() for member in source.members])
+            source.check_finite(piece, torch.tensor(numbers, dtype=torch.float64))
+            return numbers
+
+        found = source.summed(measure)
+        if self.scope == "global":
+            whole = [source.total(column) for column in zip((0.0, 0.0, 0.0), *found.values(), strict=True)]
+            found = dict.fromkeys(found, whole)
+        self._shares = {key: arc_shares(*numbers, self.alpha) for key, numbers in found.items()}
+
+    def weights(self, piece):
+        """Return the point on the arc."""
+        return self.source.mean(piece, self._shares[piece.key])
+
+    def statistics(self, piece):
+        """Return the point on the line."""
+        return self.source.mean(piece, [1 - self.alpha, self.alpha])
 
 
 def model_stock(base, members):
@@ -99,24 +120,34 @@ def model_stock(base, members):
     Jang et al. (2024), Model Stock, Section 4.2, Equation 2, and Appendix for N members.
     https://arxiv.org/abs/2403.19522
     """
-    base, members = prepared_with_base(base, members)
-    check_stock(len(members))
-
-    def merge(key):
-        deltas = [delta(member[key], base[key]) for member in members]
-        shares = stock_shares([products(x, y) for x, y in itertools.combinations(deltas, 2)], len(members))
-        return cast(weighted_sum([base[key], *(member[key] for member in members)], shares), base[key])
-
-    return merge_deltas(base, members, merge)
+    return in_memory(ModelStock, members, base)
 
 
-def check_stock(n_members):
-    """Refuse a Model Stock of one member."""
-    if n_members < 2:
-        raise MergeError(
-            "cannot make a model stock", item="the list of members", got="one member", wanted="at least two",
-            fix="Add a member: one task vector has no angle with another.",
-        )  # fmt: skip
+class ModelStock(Method):
+    """See `model_stock`."""
+
+    needs_base = True
+
+    def __init__(self, n_members):
+        if n_members < 2:
+            fix = "Add a member: one task vector has no angle with another."
+            refuse("the list of members", "one member", "at least two", fix, "cannot make a model stock")
+
+    def start(self, source):
+        """Measure the angles."""
+        super().start(source)
+        n = len(source.members)
+
+        def measure(piece):
+            return source.gram([entries.to(torch.float64, copy=True) for entries in source.deltas(piece)])
+
+        # All task vectors of a piece are in memory together: the more members, the shorter the pieces.
+        found = source.summed(measure, max(1, PIECE // n))
+        self._shares = {key: stock_shares(numbers, n) for key, numbers in found.items()}
+
+    def weights(self, piece):
+        """Return the point between the mean and the base."""
+        return self.source.mean(piece, self._shares[piece.key], [self.source.base, *self.source.members])
 
 
 def arc_shares(aa, ab, bb, alpha):
@@ -131,18 +162,13 @@ def arc_shares(aa, ab, bb, alpha):
     return [math.sin((1 - alpha) * angle) / math.sin(angle), math.sin(alpha * angle) / math.sin(angle)]
 
 
-def stock_shares(pairs, n_members):
-    """Return the shares of the base and of each member, from the dot products of every pair of task vectors."""
-    cosines = [xy / math.sqrt(xx * yy) if xx * yy else 0.0 for xx, xy, yy in pairs]
+def stock_shares(numbers, n_members):
+    """Return the shares of the base and of each member, from the dot products of all pairs of task vectors."""
+    dot = dict(zip(itertools.combinations_with_replacement(range(n_members), 2), numbers, strict=True))
+    cosines = []
+    for i, j in itertools.combinations(range(n_members), 2):
+        norms = dot[i, i] * dot[j, j]
+        cosines.append(dot[i, j] / math.sqrt(norms) if norms else 0.0)
     cosine = max(0.0, sum(cosines) / len(cosines))
     t = n_members * cosine / (1 + (n_members - 1) * cosine)
     return [1 - t, *[t / n_members] * n_members]
-
-
-def products(x, y):
-    """Return (x.x, x.y, y.y) in float64; zeros for tensors that are not floating point."""
-    if not x.is_floating_point():
-        return 0.0, 0.0, 0.0
-    x, y = (tensor.detach().to("cpu" if tensor.device.type == "mps" else tensor.device) for tensor in (x, y))
-    x, y = x.flatten().double(), y.flatten().double()
-    return torch.dot(x, x).item(), torch.dot(x, y).item(), torch.dot(y, y).item()

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .deltas import wide
+from .sources import wide
 
 __all__ = ["thresholds"]
 
@@ -12,15 +12,15 @@ BLOCK = 2**10  # entries of the sample that are read together
 HELD = 2**20  # entries around the guess that are kept in memory
 
 
-def thresholds(pool, keys, density):
+def thresholds(source, keys, density):
     """Return, per member, the magnitude of the int(density * n)-th largest entry of its task vector over these keys.
 
-    Exactly: a guess from a sample says between which two magnitudes to look, a pass over
-    the files counts what lies above and keeps what lies between.
+    Exactly: of files, a guess from a sample says between which two magnitudes to look, a pass
+    over them counts what lies above and keeps what lies between.
 
     Parameters
     ----------
-    pool : Pool
+    source : Source
     keys : list of str
     density : float
 
@@ -29,42 +29,42 @@ def thresholds(pool, keys, density):
     list of float
         Infinity if no entry is kept, 0 if all are.
     """
-    n = n_entries(pool, keys)
+    n = sum(map(source.size, keys))
     kept = int(density * n)
     if not 0 < kept < n:
-        return [0.0 if kept else float("inf")] * len(pool.members)
+        return [0.0 if kept else float("inf")] * len(source.members)
+
     # Positions spread evenly over all entries, as short runs, because single values would cost a read each.
-    runs = _runs(pool, keys, n)
-    base = _read(pool, pool.base, runs)
+    runs = source.pieces(keys) if source.in_memory or n <= SAMPLE else _runs(source, keys, n)
 
     def search(member):
-        return _kth(pool, member, keys, kept, (_read(pool, member, runs) - base).abs())
+        entries = _magnitudes(source, member, runs)
+        if source.in_memory:
+            if entries.device.type != "cpu":
+                return entries.kthvalue(n - kept + 1).values.item()
+            return float(np.partition(entries.numpy(), n - kept)[n - kept])  # in half of kthvalue's time
+        return _kth(source, member, keys, n, kept, entries.numpy())
 
-    return pool.run("finding thresholds", search, pool.members, lambda member: n)
+    return source.run("finding thresholds", search, source.members, lambda member: n)
 
 
-def n_entries(pool, keys):
-    """Return the number of values of these tensors together."""
-    return sum(pool.entries[key].size for key in keys)
-
-
-def _kth(pool, member, keys, kept, sample):
+def _kth(source, member, keys, n, kept, sample):
     """Search for the magnitude of the kept-th largest entry between ever closer bounds.
 
     Magnitudes are ordered as the integers that their bits spell, so that two bounds can be
     neighbours. The answer lies above ``floor`` and is at most ``roof``.
     """
-    dtype, bits = sample.dtype, torch.int64 if sample.dtype == torch.float64 else torch.int32
+    dtype, bits = (torch.float64, torch.int64) if sample.dtype == np.float64 else (torch.float32, torch.int32)
 
     def magnitude(number):
         return torch.tensor(number, dtype=bits).view(dtype).item() if number >= 0 else -1.0
 
-    low, high = torch.from_numpy(_guess(sample.numpy(), kept / n_entries(pool, keys))).view(bits).tolist()
+    low, high = torch.from_numpy(_guess(sample, kept / n)).view(bits).tolist()
     low -= 1  # entries equal to the lower bound are looked at too
     floor, roof, crowds = -1, torch.tensor(float("inf"), dtype=dtype).view(bits).item(), 0
     while roof - floor > 1:
         above, n_between, between = _scan(
-            pool, member, keys, sample.numpy().dtype, magnitude(low), magnitude(high), high - low > 1
+            source, member, keys, sample.dtype, magnitude(low), magnitude(high), high - low > 1
         )
         if kept <= above:
             floor = low = high
@@ -93,17 +93,17 @@ def _guess(sample, share):
     return np.partition(sample, places)[places]
 
 
-def _scan(pool, member, keys, dtype, low, high, keep):
+def _scan(source, member, keys, dtype, low, high, keep):
     """Count the entries above high, and those above low up to high; return the latter too if few and wanted."""
     above, n_between, between = 0, 0, [] if keep else None
     rooms = {}  # pieces come in few sizes, and memory that was just used is still in the cache
-    for piece in pool.pieces(keys):
-        size = pool.entries[piece.key].dtype, piece.size
+    for piece in source.pieces(keys):
+        size = source.entries[piece.key].dtype, piece.size
         if size not in rooms:
-            rooms[size] = pool.room(piece), pool.room(piece), np.empty(piece.size, bool), np.empty(piece.size, bool)
+            rooms[size] = source.room(piece), source.room(piece), np.empty(piece.size, bool), np.empty(piece.size, bool)
         room, base_room, over, inside = rooms[size]
         own = wide(size[0])
-        entries, base = member.read(*piece, room).to(own), pool.base.read(*piece, base_room).to(own)
+        entries, base = member.read(*piece, room).to(own), source.base.read(*piece, base_room).to(own)
         entries = torch.sub(entries, base, out=entries if entries is room.values else None)
         entries = entries.abs_().numpy().astype(dtype, copy=False)
         np.greater(entries, high, out=over)
@@ -118,25 +118,27 @@ def _scan(pool, member, keys, dtype, low, high, keep):
     return above, n_between, None if between is None else np.concatenate(between)
 
 
-def _runs(pool, keys, n):
-    """Return short pieces that lie evenly over all entries of these tensors; all of them if there are few."""
-    if n <= SAMPLE:
-        return pool.pieces(keys)
+def _runs(source, keys, n):
+    """Return short pieces that lie evenly over all entries of these tensors."""
     step = n * BLOCK // SAMPLE
     runs, at = [], step // 2
     for key in keys:
-        size = pool.entries[key].size
+        size = source.size(key)
         for start in range(at, size, step):
             runs.append((key, start, min(start + BLOCK, size)))
         at = (at - size) % step if at < size else at - size
     return runs
 
 
-def _read(pool, checkpoint, runs):
-    """Return these values one after the other, as wide as a task vector is."""
-    dtype = torch.float64 if any(pool.entries[key].dtype == torch.float64 for key, _, _ in runs) else torch.float32
-    out, at = torch.empty(sum(stop - start for _, start, stop in runs), dtype=dtype), 0
+def _magnitudes(source, member, runs):
+    """Return the magnitudes of these entries of a task vector one after the other, as wide as the widest of them."""
+    dtypes = {key: wide(source.entries[key].dtype) for key, _, _ in runs}
+    total = sum(stop - start for _, start, stop in runs)
+    dtype, at = max(dtypes.values(), key=lambda dtype: dtype.itemsize), 0
+    out = torch.empty(total, dtype=dtype, device=source.base.read(*runs[0]).device)
     for key, start, stop in runs:
-        out[at : at + stop - start] = checkpoint.read(key, start, stop)
+        own = dtypes[key]
+        difference = member.read(key, start, stop).to(own) - source.base.read(key, start, stop).to(own)
+        out[at : at + stop - start] = difference
         at += stop - start
-    return out
+    return out.abs_()
