@@ -27,8 +27,8 @@ N_SELECTION = 300  # selection images that greedy soups are chosen on
 
 def runs(p):
     """Pools of every architecture, all with a shared start."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_eval": p.n_eval_pools}
+    cells |= {"n_replicas": p.n_replicas, "n_members": p.n_pool_members}
     found = pools_by_dataset({p.dataset: p.n_train_pools}, p.pool_models, starts=[STARTS[0]], **cells)
     return {(model, replica): configs for (_, model, _, replica), configs in found.items()}
 
@@ -61,9 +61,10 @@ def scales(pool, *, factors, scopes, n_images):
         scaled = {name: probe.scale(state, factor, scope) for name, state in networks.items()}
         key = fingerprint(scaled["member 0"])  # scopes may multiply the same tensors, and at c = 1 all do
         if key not in known:
-            # Behind the head nothing is left to compute.
-            logits = {name: factor * plain[name] if scope == "head" else _logits(pool, state)
-                      for name, state in scaled.items()}  # fmt: skip
+            if scope == "head":  # behind it nothing is left to compute
+                logits = {name: factor * found for name, found in plain.items()}
+            else:
+                logits = {name: _logits(pool, state) for name, state in scaled.items()}
             known[key] = _rows(_combined(logits), reference, pool.dataset.test.labels)
         rows += [{"scope": scope, "c": factor, **row} for row in known[key]]
     return pd.DataFrame(rows)
@@ -138,14 +139,16 @@ def greedy_soups_of_scaled(pool, *, factors):
     alone = [evaluate.accuracy(logits, pool.dataset.selection.labels) for logits in pool.recorded("selection")]
     best = max(range(len(pool)), key=alone.__getitem__)
     others = [state for index, state in enumerate(pool.states) if index != best]
-    ways = {"corrected": ("learnable", greedy_soup, True),
-            "released": ("everything", released.greedy_soup_by_halves, False)}  # fmt: skip
+    ways = {
+        "corrected": ("learnable", greedy_soup, True),
+        "released": ("everything", released.greedy_soup_by_halves, False),
+    }
     for factor, (protocol, (scope, choose, recalibrate)) in itertools.product(factors, ways.items()):
         offered = [pool.states[best], *(probe.scale(state, factor, scope) for state in others)]
         soup = choose(offered, lambda state, again=recalibrate: pool.accuracy(state, "selection", recalibrate=again))
         accuracy, accepted = pool.accuracy(soup.state, recalibrate=recalibrate), len(set(soup.accepted) - {0})
-        rows.append({"c": factor, "protocol": protocol, "offered": len(others), "accepted": accepted,
-                     "accuracy": accuracy})  # fmt: skip
+        row = {"c": factor, "protocol": protocol, "offered": len(others), "accepted": accepted}
+        rows.append(row | {"accuracy": accuracy})
     return pd.DataFrame(rows)
 
 
@@ -167,8 +170,8 @@ def _is_defined(scope, state):
 def _combined(logits):
     """Return the logits of each combination as a list: of several for members, whose numbers are averaged."""
     members = [found for name, found in logits.items() if name.startswith("member")]
-    soups = {"uniform soup": [logits["uniform soup"]],
-             "greedy soup": [logits.get("greedy soup", logits["uniform soup"])]}  # fmt: skip
+    uniform = logits["uniform soup"]
+    soups = {"uniform soup": [uniform], "greedy soup": [logits.get("greedy soup", uniform)]}
     return {"member": members, **soups, **{kind: [combine(members, kind)] for kind in ENSEMBLES}}
 
 
@@ -184,8 +187,8 @@ def _rows(combined, reference, labels):
 def _measured(logits, before, labels):
     finite = torch.isfinite(logits).all(1)
     same = finite & (logits.argmax(1) == before.argmax(1))
-    row = {"accuracy": _accuracy(logits, labels), "agreement": 100 * same.double().mean().item(),
-           "finite": 100 * finite.double().mean().item()}  # fmt: skip
+    row = {"accuracy": _accuracy(logits, labels)}
+    row |= {name: 100 * of.double().mean().item() for name, of in (("agreement", same), ("finite", finite))}
     if not finite.all():
         return row | dict.fromkeys(("nll", "entropy", "margin"), math.nan)
     row |= {"nll": evaluate.nll(logits, labels), "entropy": evaluate.entropy(logits)}
@@ -288,8 +291,8 @@ def claims(here, tables):
     shares = shares[shares.model.map(models.kind) != "vit"]
     if len(shares):
         more = shares.assign(more=shares.accuracy - shares.weighted).groupby(["replica", "model"]).more.mean()
-        name = ("one scaled member minus weighted average, mean over c, most over the architectures without "
-                "LayerNorm")  # fmt: skip
+        name = "one scaled member minus weighted average, mean over c, most over the architectures"
+        name += " without LayerNorm"
         add("C19", name, more.groupby("replica").max(), 0.5, unit="points")
     greedy = tables["greedy"]
     for protocol, part in greedy[greedy.c != 1].groupby("protocol", sort=False):
@@ -333,8 +336,15 @@ def numbers(here, tables):
         "n_offered": int(greedy.groupby(["protocol", "model", "c"]).offered.sum().max()),
         "few_factors": ", ".join(f"{c:g}" for c in p.few_factors),
     }  # fmt: skip
-    forms = {"ten_bare": "+z.1f", "ten_norm": "+z.0f", "ten_vit": "+z.0f", "agree_coherent": ".1f",
-             "coherent_low": ".1f", "train_mode_kept": ".0f", "eval_mode_kept": ".0f"}  # fmt: skip
+    forms = {
+        "ten_bare": "+z.1f",
+        "ten_norm": "+z.0f",
+        "ten_vit": "+z.0f",
+        "agree_coherent": ".1f",
+        "coherent_low": ".1f",
+        "train_mode_kept": ".0f",
+        "eval_mode_kept": ".0f",
+    }
     return found | {f"{name}_text": number_text(found[name], form) for name, form in forms.items()}
 
 
@@ -384,8 +394,8 @@ def scale_quantities(table, quantities):
 
     shown = list(dict.fromkeys(table.model))
     size = (2.6 * len(quantities) + 0.4, 1.8 * len(shown) + 0.9)
-    fig, axes = plt.subplots(len(shown), len(quantities), figsize=size, sharex=True, layout="constrained",
-                             squeeze=False)  # fmt: skip
+    grid = {"figsize": size, "sharex": True, "layout": "constrained", "squeeze": False}
+    fig, axes = plt.subplots(len(shown), len(quantities), **grid)
     handles, crossed = {}, None
     for row, model in zip(axes, shown, strict=True):
         for ax, (column, title) in zip(row, quantities.items(), strict=True):

@@ -28,8 +28,8 @@ N_ITERATIONS = 5  # of power iteration, and steps of PGD
 
 def runs(p):
     """Pools of every architecture, all with a shared start."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_eval": p.n_eval_pools}
+    cells |= {"n_replicas": p.n_replicas, "n_members": p.n_pool_members}
     return pools_by_dataset({p.dataset: p.n_train_pools}, p.pool_models, starts=[STARTS[0]], **cells)
 
 
@@ -52,8 +52,13 @@ def stability(pool, *, factors, n_images, n_jacobians, n_draws=N_DRAWS, severity
     defined for the architecture is left out.
     """
     if unknown := [scope for scope in factors if scope not in probe.SCOPES]:
-        raise ProbeError("cannot measure stability", item="scope", got=repr(unknown[0]),
-                         wanted=f"one of {', '.join(probe.SCOPES)}", fix="Correct the name.")  # fmt: skip
+        raise ProbeError(
+            "cannot measure stability",
+            item="scope",
+            got=repr(unknown[0]),
+            wanted=f"one of {', '.join(probe.SCOPES)}",
+            fix="Correct the name.",
+        )
     pool = pool.first(n_test=n_images, n_selection=N_SELECTION)
     split = pool.dataset.test
     draws = [data.corrupt(split.images, "gaussian noise", severity, seed) for seed in range(n_draws)]
@@ -82,8 +87,10 @@ def corruption_flips(pool, *, corruptions, severities, n_images):
     split, chosen = pool.dataset.test, list(itertools.product(corruptions, severities))
     spoilt = torch.cat([split.images, *(data.corrupt(split.images, *one) for one in chosen)])
     many = replace(split, images=spoilt, labels=split.labels.repeat(1 + len(chosen)))
-    logits = {name: evaluate.predict_logits(pool.load(state), many).view(1 + len(chosen), len(split), -1)
-              for name, state in pool.networks().items()}  # fmt: skip
+    logits = {
+        name: evaluate.predict_logits(pool.load(state), many).view(1 + len(chosen), len(split), -1)
+        for name, state in pool.networks().items()
+    }
     members = [found for name, found in logits.items() if name.startswith("member")]
     pooled = torch.stack([ensemble.logit_ensemble(list(one)) for one in zip(*members, strict=True)])
     combined, rows = [members, [logits["uniform soup"]], [pooled]], []
@@ -124,8 +131,10 @@ def attack_accuracy(pool, *, budgets, n_images, n_steps=N_ITERATIONS):
 def _shaken(pool, states, shown, n_jacobians, with_ensemble):
     """Return one row per network; ``shown`` holds the test images, then every draw of the noise."""
     modules = pool.map(lambda module: module, states)
-    logits = {name: tuple(evaluate.predict_logits(module, split) for split in (pool.dataset.selection, shown))
-              for name, module in modules.items()}  # fmt: skip
+    logits = {
+        name: tuple(evaluate.predict_logits(module, split) for split in (pool.dataset.selection, shown))
+        for name, module in modules.items()
+    }
     if with_ensemble:
         members = [name for name in modules if name.startswith("member")]
         modules["logit ensemble"] = ensemble.LogitEnsemble([modules[name] for name in members])
@@ -133,8 +142,10 @@ def _shaken(pool, states, shown, n_jacobians, with_ensemble):
         logits["logit ensemble"] = tuple(torch.stack(pair).mean(0) for pair in pairs)
     split = pool.dataset.test
     at = split.normalize(split.images[:n_jacobians])
-    return [{"network": name, "combination": name.rstrip("0123456789 "), **_row(pool, module, *logits[name], at)}
-            for name, module in modules.items()]  # fmt: skip
+    return [
+        {"network": name, "combination": name.rstrip("0123456789 "), **_row(pool, module, *logits[name], at)}
+        for name, module in modules.items()
+    ]
 
 
 def _row(pool, module, held_out, logits, at):
@@ -142,16 +153,16 @@ def _row(pool, module, held_out, logits, at):
     logits = logits.unflatten(0, (-1, len(labels)))
     clean, noisy, finite = logits[0], logits[1:], torch.isfinite(logits).all(-1)
     right = finite[0] & (clean.argmax(1) == labels)
-    row = {"accuracy": 100 * right.double().mean().item(), "flip_rate": probe.flip_rate(clean, noisy),
-           "finite": 100 * finite.double().mean().item()}  # fmt: skip
+    row = {"accuracy": 100 * right.double().mean().item(), "flip_rate": probe.flip_rate(clean, noisy)}
+    row |= {"finite": 100 * finite.double().mean().item()}
     if not (finite.all() and torch.isfinite(held_out).all()):
         names = ("temperature", "lipschitz", "spread", "plain_lipschitz", "plain_spread")
         return row | dict.fromkeys(names, math.nan)
     fitted = _temperature(pool, held_out)
     steepest = probe.local_lipschitz(module, at, n_iterations=N_ITERATIONS).mean().item()
     spread, plain = probe.logit_spread(noisy, fitted), probe.logit_spread(noisy)
-    return row | {"temperature": fitted, "lipschitz": steepest / fitted, "spread": spread,
-                  "plain_lipschitz": steepest, "plain_spread": plain}  # fmt: skip
+    row |= {"temperature": fitted, "lipschitz": steepest / fitted, "spread": spread}
+    return row | {"plain_lipschitz": steepest, "plain_spread": plain}
 
 
 def _temperature(pool, held_out):
@@ -161,8 +172,8 @@ def _temperature(pool, held_out):
 def tables(here):
     """Noise at every scale, corruptions, and attacks on some of the architectures."""
     p, top = here.p, max(here.p.noise_factors)
-    factors = {"learnable": p.noise_factors, "batchnorm": sorted({min(p.noise_factors), 1.0, top}),
-               "everything": [1.0, top]}  # fmt: skip
+    factors = {"learnable": p.noise_factors, "batchnorm": sorted({min(p.noise_factors), 1.0, top})}
+    factors["everything"] = [1.0, top]
     shaken = here.rows(stability, factors=factors, n_images=p.n_noisy, n_jacobians=p.n_jacobians)
     flips = here.rows(corruption_flips, corruptions=p.corruptions, severities=p.severities, n_images=p.n_noisy)
     chosen = here.groups_where(model=attacked(p))
@@ -233,9 +244,11 @@ def at_the_top(tables, p):
 def claims(here, tables):
     """Values that C16 is judged by."""
     ends, common, rows = at_the_top(tables, here.p), {"dataset": data.title(here.p.dataset)}, []
-    columns = {"change": ("changed predictions", 0.5, "points"),
-               "lipschitz": ("local Lipschitz constant", LEAST, "doublings"),
-               "spread": ("logit spread", LEAST, "doublings")}  # fmt: skip
+    columns = {
+        "change": ("changed predictions", 0.5, "points"),
+        "lipschitz": ("local Lipschitz constant", LEAST, "doublings"),
+        "spread": ("logit spread", LEAST, "doublings"),
+    }
     ways = [("everything", "released", "whole state dict"), ("batchnorm", "corrected", "coherent")]
     for (scope, protocol, said), (column, (name, bound, unit)) in itertools.product(ways, columns.items()):
         part = ends[ends.scope == scope]
@@ -298,9 +311,14 @@ def numbers(here, tables):
     for name, part in (("soup_lip", steep), ("rest_lip", steep[~dense])):
         more = _ends(name, part.groupby("replica").more.mean())
         found |= {key: 100 * float(np.expm1(value)) for key, value in more.items()}
-    forms = {"coherent_change": ".1f", **dict.fromkeys(("relu_change", "relu_change_low", "relu_change_high"), "+z.1f"),
-             "vit_change": "+z.0f", "relu_lip": "+z.1f", "plain_mlp": ",.0f", "lip_vit": ".0f",
-             **dict.fromkeys(("rest_lip", "rest_lip_low", "rest_lip_high"), "+z.1f")}  # fmt: skip
+    forms = {
+        "coherent_change": ".1f",
+        "vit_change": "+z.0f",
+        "plain_mlp": ",.0f",
+        "lip_vit": ".0f",
+        "relu_lip": "+z.1f",
+    }
+    forms |= {f"{name}{end}": "+z.1f" for name in ("relu_change", "rest_lip") for end in ("", "_low", "_high")}
     whole = ("acc_norm_top", "acc_norm_one", "acc_vit_one", "acc_vit_top", "flip_vit_one", "flip_vit_top")
     forms |= dict.fromkeys(whole, ".0f")
     return found | {f"{name}_text": number_text(found[name], form) for name, form in forms.items()}
@@ -335,8 +353,8 @@ def _curves(axes, table, panel_by, x, y):
             part = part.groupby(["replica", x], as_index=False)[y].mean()  # over architectures, where there are several
             line = intervals(part, [x], y)
             color, marker, dash = LOOKS[combination]
-            ax.errorbar(line[x] + place * aside, line["mean"], line["mean"] - line.low, color=color, marker=marker,
-                        linestyle=dash, capsize=2.5, label=combination)  # fmt: skip
+            look = {"color": color, "marker": marker, "linestyle": dash, "capsize": 2.5, "label": combination}
+            ax.errorbar(line[x] + place * aside, line["mean"], line["mean"] - line.low, **look)
         ax.set_title(MODELS.get(panel, panel.capitalize()))
 
 
@@ -390,8 +408,8 @@ def stability_vs_scale(table, columns=COLUMNS):
     scopes, shown = (list(dict.fromkeys(table[name])) for name in ("scope", "model"))
     factors = sorted(table.c.unique())
     size = (2.6 * len(columns), 2.2 * len(scopes) + 1.0)
-    fig, axes = plt.subplots(len(scopes), len(columns), figsize=size, sharex=True, sharey="col", layout="constrained",
-                             squeeze=False)  # fmt: skip
+    grid = {"figsize": size, "sharex": True, "sharey": "col", "layout": "constrained", "squeeze": False}
+    fig, axes = plt.subplots(len(scopes), len(columns), **grid)
     looks, handles = list(zip(shown, sns.color_palette("colorblind", len(shown)), itertools.cycle(MARKERS))), {}
     for (row, scope), (place, (column, label)) in itertools.product(
         zip(axes, scopes, strict=True), enumerate(columns.items())
@@ -403,8 +421,8 @@ def stability_vs_scale(table, columns=COLUMNS):
             line = intervals(part, ["c"], column, log=is_ratio)
             if len(line):
                 bars = [line["mean"] - line.low, line.high - line["mean"]]
-                handles[model] = ax.errorbar(line.c, line["mean"], bars, color=color, marker=marker, markersize=4,
-                                             linewidth=1.3, elinewidth=0.8, capsize=2)  # fmt: skip
+                look = {"markersize": 4, "linewidth": 1.3, "elinewidth": 0.8, "capsize": 2}
+                handles[model] = ax.errorbar(line.c, line["mean"], bars, color=color, marker=marker, **look)
         ax.set(xscale="log", yscale="log" if is_ratio else "linear", ylabel=label)
         if not is_ratio:
             ax.set_ylim(bottom=0)

@@ -32,8 +32,8 @@ SCORES = {"probability ensemble": ("maximum probability",)}
 
 def runs(p):
     """Pools of every architecture, with a shared start and independent."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_eval": p.n_eval_pools}
+    cells |= {"n_replicas": p.n_replicas, "n_members": p.n_pool_members}
     return pools_by_dataset({p.dataset: p.n_train_pools}, p.pool_models, starts=list(KINDS), **cells)
 
 
@@ -62,11 +62,15 @@ def trust_in(pool, kinds, foreign):
     for name, answers in _answers(pool, kinds, list(foreign.values())).items():
         fitted = [evaluate.fit_temperature(selection, pool.dataset.selection.labels) for _, selection, *_ in answers]
         for label, temperatures in (("raw", [1.0] * len(answers)), ("refitted", fitted)):
-            divided = [[logits / t for logits in (test, *others)]
-                       for (test, _, *others), t in zip(answers, temperatures, strict=True)]  # fmt: skip
+            divided = [
+                [logits / t for logits in (test, *others)]
+                for (test, _, *others), t in zip(answers, temperatures, strict=True)
+            ]
             scores = SCORES.get(name, probe.SCORES)
-            found = [_own(test, labels) + _detected(test, dict(zip(foreign, others, strict=True)), scores)
-                     for test, *others in divided]  # fmt: skip
+            found = [
+                _own(test, labels) + _detected(test, dict(zip(foreign, others, strict=True)), scores)
+                for test, *others in divided
+            ]
             # Of every member the same rows, in the same order.
             means = [same[0] | {"value": fmean(row["value"] for row in same)} for same in zip(*found, strict=True)]
             if label == "refitted":  # what a calibrated network would show is of use where calibration was tried
@@ -93,8 +97,8 @@ def statistics_of(dataset, foreign):
         typical = of(dataset.train.images).mean()
         own, other = (-(of(images) - typical).abs() for images in (dataset.test.images, split.images))
         found = probe.detection(own, other)
-        rows.append({"images": title, "statistic": name, "AUROC": found.auroc,
-                     "false_positives": found.false_positives})  # fmt: skip
+        row = {"images": title, "statistic": name, "AUROC": found.auroc}
+        rows.append(row | {"false_positives": found.false_positives})
     return pd.DataFrame(rows)
 
 
@@ -158,16 +162,19 @@ def _detected(logits, foreign, scores):
 def _bins(answers, labels):
     """Return the rows of a reliability diagram of all answers together."""
     found = probe.reliability(torch.cat(answers), labels.repeat(len(answers)), N_BINS)
-    return [OWN | {"measure": name, "at": number, "value": part[number].item()}
-            for number in range(N_BINS) if found.share[number] > 0
-            for name, part in zip(BINS, found, strict=True)]  # fmt: skip
+    return [
+        OWN | {"measure": name, "at": number, "value": part[number].item()}
+        for number in range(N_BINS)
+        if found.share[number] > 0
+        for name, part in zip(BINS, found, strict=True)
+    ]
 
 
 def tables(here):
     """All numbers about all pools; three parts of them are written as tables of their own."""
     p, names = here.p, ["combination", "temperature", "model", "start", "replica"]
-    there = [name for name in p.foreign_datasets
-             if name == PHOTOGRAPHS or (name != p.dataset and p.present([name]))]  # fmt: skip
+    others = [name for name in p.foreign_datasets if name != p.dataset]
+    there = [name for name in others if name == PHOTOGRAPHS or p.present([name])]
     more = {"foreign": there or p.foreign_datasets, "n_foreign": p.n_foreign}  # where there is none, it says so
     parts = [here.rows(trust, {key: group}, kinds=list(KINDS[key[2]]), **more) for key, group in here.groups.items()]
     table = pd.concat(parts, ignore_index=True).drop(columns="dataset")
@@ -197,9 +204,13 @@ def by_replica(table):
 def in_words(table):
     """Return mean and interval of the chief measures, a row for each combination."""
     wide = by_replica(table)
-    chosen = {"calibration error": ("raw", "calibration error"), "refitted": ("refitted", "calibration error"),
-              "nll, refitted": ("refitted", "nll"), "error area": ("refitted", "error area"),
-              "excess area": ("refitted", "excess error area")}  # fmt: skip
+    chosen = {
+        "calibration error": ("raw", "calibration error"),
+        "refitted": ("refitted", "calibration error"),
+        "nll, refitted": ("refitted", "nll"),
+        "error area": ("refitted", "error area"),
+        "excess area": ("refitted", "excess error area"),
+    }
     text = partial(interval_text, digits=2, signed=False)
     return pd.DataFrame({short: wide[key].agg(text) for short, key in chosen.items()}).loc[table.combination.unique()]
 
@@ -220,9 +231,11 @@ def differences(table):
     wide, odds = by_replica(table), detected(table, "maximum probability")
     odds = odds.pivot_table("value", "replica", ["images", "combination"], sort=False)
     measures = ("calibration error", "nll", "error area", "excess error area")
-    numbers = {"calibration error, raw": wide["raw", "calibration error"],
-               **{name.replace("excess error", "excess"): wide["refitted", name] for name in measures},
-               **{f"AUROC, {title}": odds[title] for title in odds.columns.unique("images")}}  # fmt: skip
+    numbers = {
+        "calibration error, raw": wide["raw", "calibration error"],
+        **{name.replace("excess error", "excess"): wide["refitted", name] for name in measures},
+        **{f"AUROC, {title}": odds[title] for title in odds.columns.unique("images")},
+    }
     better = {name: "higher" if name.startswith("AUROC") else "lower" for name in numbers}
     return judged_differences(pd.concat(numbers, axis=1), PAIRS, better)
 
@@ -248,15 +261,17 @@ def judged_differences(table, pairs, better):
             mean, low, high, _ = paired_difference(table[measure, first], table[measure, second])
             fell, rose = ("better", "worse") if direction == "lower" else ("worse", "better")
             verdict = fell if high < 0 else rose if low > 0 else "undecided"
-            rows.append({"measure": measure, "difference": f"{first} − {second}", "mean": mean, "low": low,
-                         "high": high, "verdict": verdict})  # fmt: skip
+            row = {"measure": measure, "difference": f"{first} − {second}"}
+            rows.append(row | {"mean": mean, "low": low, "high": high, "verdict": verdict})
     return pd.DataFrame(rows)
 
 
 def differences_in_words(found):
     """Return differences with a row for each measure and a column for each pair."""
-    cells = [f"{row.mean_:+.2f} [{row.low:+.2f}, {row.high:+.2f}] {row.verdict}"
-             for row in found.rename(columns={"mean": "mean_"}).itertuples()]  # fmt: skip
+    cells = [
+        f"{row.mean_:+.2f} [{row.low:+.2f}, {row.high:+.2f}] {row.verdict}"
+        for row in found.rename(columns={"mean": "mean_"}).itertuples()
+    ]
     wide = found.assign(cell=cells).pivot(index="measure", columns="difference", values="cell")
     return wide.loc[list(found.measure.unique()), list(found.difference.unique())]
 
@@ -265,10 +280,13 @@ def numbers(here, tables):
     """What the prose says."""
     p, table, judged = here.p, tables["trust"], tables["differences"]
     wide, cells = by_replica(table), judged.set_index(["measure", "difference"])
-    asked = {"ece": ("calibration error, raw", 0), "refitted": ("calibration error", 0), "area_soup": ("error area", 0),
-             "area_ensemble": ("error area", 1)}  # fmt: skip
-    found = {f"{name}_{end}": cells.loc[(measure, " − ".join(PAIRS[pair])), end]
-             for name, (measure, pair) in asked.items() for end in ("mean", "low", "high")}  # fmt: skip
+    asked = {"ece": ("calibration error, raw", 0), "refitted": ("calibration error", 0)}
+    asked |= {"area_soup": ("error area", 0), "area_ensemble": ("error area", 1)}
+    found = {
+        f"{name}_{end}": cells.loc[(measure, " − ".join(PAIRS[pair])), end]
+        for name, (measure, pair) in asked.items()
+        for end in ("mean", "low", "high")
+    }
     bins = table[table.measure.isin(BINS) & (table.temperature == "raw")]
     bins = bins.pivot_table("value", ["combination", "model", "replica", "at"], "measure")
     said = (bins.confidence * bins.share / 100).groupby(["combination", "model", "replica"]).sum()
@@ -324,8 +342,8 @@ def reliability_diagram(table, combinations=FOUR):
     table = table[table.measure.isin(BINS)]
     temperatures = list(dict.fromkeys(table.temperature))
     size = (2.35 * len(combinations) + 0.8, 2.3 * len(temperatures) + 0.7)
-    fig, axes = plt.subplots(len(temperatures), len(combinations), figsize=size, sharex=True, sharey=True,
-                             layout="constrained", squeeze=False)  # fmt: skip
+    grid = {"figsize": size, "sharex": True, "sharey": True, "layout": "constrained", "squeeze": False}
+    fig, axes = plt.subplots(len(temperatures), len(combinations), **grid)
     for (i, temperature), (j, name) in itertools.product(enumerate(temperatures), enumerate(combinations)):
         ax, (color, marker, _) = axes[i, j], LOOKS[name]
         part = table[(table.temperature == temperature) & (table.combination == name)]
@@ -394,8 +412,8 @@ def detection_marks(table, statistics, combinations=FOUR):
 
     panels, shown = (list(dict.fromkeys(table[name])) for name in ("images", "model"))
     size = (3.3 * len(panels) + 1.6, 0.42 * len(shown) + 1.7)
-    fig, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, layout="constrained",
-                             squeeze=False)  # fmt: skip
+    grid = {"figsize": size, "sharex": True, "sharey": True, "layout": "constrained", "squeeze": False}
+    fig, axes = plt.subplots(1, len(panels), **grid)
     for ax, images in zip(axes[0], panels, strict=True):
         for index, name in enumerate(combinations):
             part = table[(table.images == images) & (table.combination == name)]
