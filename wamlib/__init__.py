@@ -39,7 +39,6 @@ __all__ = [
     "stats",
     "storage",
     "sweeps",
-    "tables",
     "train",
 ]
 

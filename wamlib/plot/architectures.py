@@ -1,14 +1,13 @@
-"""Figures over architectures: what combinations gain, and how the gap goes with the error of the members."""
+"""What combinations gain over a member, by architecture."""
 
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 
-from .style import DATASETS, LOOKS, MODELS, closed, intervals
+from .style import LOOKS, MODELS, closed, intervals
 
-__all__ = ["gains_by_model", "gap_vs_error"]
+__all__ = ["gains_by_model"]
 
 
 @closed
@@ -50,34 +49,4 @@ def gains_by_model(table, combinations, panel_by="dataset"):
     axes[0, 0].set_yticks(range(len(models)), [MODELS.get(model, model) for model in models])
     axes[0, 0].invert_yaxis()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(combinations)))
-    return fig
-
-
-@closed
-def gap_vs_error(table):
-    """Draw logit ensemble minus soup against the members' error, one mark per cell.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns dataset, model, replica, error (of the members, percent) and gap (points).
-    """
-    fig, ax = plt.subplots(figsize=(6.4, 3.9), layout="constrained")
-    colors = dict(zip(dict.fromkeys(table.model), sns.color_palette("colorblind"), strict=False))
-    for dataset, (_, marker, _) in zip(dict.fromkeys(table.dataset), DATASETS, strict=False):
-        for model, color in colors.items():
-            cell = table[(table.dataset == dataset) & (table.model == model)]
-            if cell.empty:
-                continue
-            line = intervals(cell, ["dataset"], "gap").iloc[0]
-            ax.errorbar(cell.error.mean(), line["mean"], line["mean"] - line.low, color=color, marker=marker, capsize=2,
-                        linestyle="")  # fmt: skip
-    ax.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    ax.set(xlabel="Test error of a member (%)", ylabel="Logit ensemble minus soup (points)")
-    marks = [plt.Line2D([], [], color="#333333", marker=marker, linestyle="", label=dataset)
-             for dataset, (_, marker, _) in zip(dict.fromkeys(table.dataset), DATASETS, strict=False)]  # fmt: skip
-    hues = [
-        plt.Line2D([], [], color=color, linewidth=4, label=MODELS.get(model, model)) for model, color in colors.items()
-    ]
-    fig.legend(handles=marks + hues, loc="outside right upper", fontsize=8)
     return fig

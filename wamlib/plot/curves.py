@@ -1,28 +1,8 @@
-"""Figures of error against members and along a line."""
+"""The error along the line between two members."""
 
-from .style import closed, facets, log_percent
+from .style import closed, facets
 
-__all__ = ["error_along_path", "error_vs_members"]
-
-
-@closed
-def error_vs_members(table, combinations):
-    """Draw test error on a logarithmic axis against the number of members; rows are architectures, columns starts.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns model, start, replica, n_members, combination, accuracy (percent).
-    combinations : sequence of str
-        Which to draw, in the order of the legend.
-    """
-    table = table[table.combination.isin(combinations)].assign(error=lambda rows: 100 - rows.accuracy)
-    labels = {"xlabel": "Members", "ylabel": "Test error (%)"}
-    # An axis for each panel: beside a soup that guesses, differences of a point would be one line.
-    fig = facets(table, "n_members", "error", "combination", combinations, sharey=False, **labels)
-    for ax in fig.axes:
-        log_percent([ax])
-    return fig
+__all__ = ["error_along_path"]
 
 
 @closed

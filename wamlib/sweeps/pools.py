@@ -4,7 +4,7 @@ from .. import data
 from ..config import TrainConfig, derive_seed
 from ..errors import ConfigError
 
-__all__ = ["BY_ARCHITECTURE", "REDRAWN", "STARTS", "fit_passes", "pool", "pools", "pools_by_dataset", "width_pairs"]
+__all__ = ["BY_ARCHITECTURE", "REDRAWN", "STARTS", "fit_passes", "pool", "pools", "pools_by_dataset"]
 
 STARTS = ("shared start", "shared init", "independent init")
 # A shared start but for some layers, which every member draws anew.
@@ -92,34 +92,6 @@ def pools(models, *, n_replicas=3, **settings):
         (model, start, replica): pool(start, model=model, replica=replica, **settings)
         for model in models
         for start in STARTS
-        for replica in range(n_replicas)
-    }
-
-
-def width_pairs(models, widths, *, n_replicas=3, **settings):
-    """Return pairs of independent members over widths: ``{(model, width, replica): list of TrainConfig}``.
-
-    Parameters
-    ----------
-    models : sequence of str
-        Architectures.
-    widths : sequence of float
-        Factors on the number of units of every hidden layer; 1 is the architecture as
-        it is, and its pairs are the first two members of the pools.
-    n_replicas : int
-        Independent pairs per architecture and width.
-    **settings
-        As for `pool`, without ``n_members``.
-    """
-    return {
-        (model, width, replica): pool(
-            "independent init",
-            model=model if width == 1 else f"{model}-x{width:g}",
-            replica=replica,
-            **settings | {"n_members": 2},
-        )
-        for model in models
-        for width in widths
         for replica in range(n_replicas)
     }
 
