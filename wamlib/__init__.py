@@ -25,6 +25,7 @@ __all__ = [
     "merge",
     "models",
     "packed",
+    "pictures",
     "pairs",
     "plot",
     "pools",
