@@ -1,4 +1,4 @@
-"""What is published is the laptop run's, small enough to commit, and names every verdict that changed."""
+"""What is published is the edition's, small enough to commit, and names every verdict that changed."""
 
 import json
 import math
@@ -15,15 +15,15 @@ from wamlib import claims
 def checkout(tmp_path, monkeypatch):
     """A checkout with one executed run: two numbers, a picture, two tables and one verdict."""
     generated, tables, results = tmp_path / "generated", tmp_path / "tables", tmp_path / "results"
-    for folder in (generated, tables / "laptop"):
+    for folder in (generated, tables / "edition"):
         folder.mkdir(parents=True)
     for name, value in {"ROOT": tmp_path, "GENERATED": generated, "TABLES": tables, "RESULTS": results}.items():
         monkeypatch.setattr(collect, name, value)
-    (generated / "findings.json").write_text(json.dumps({"profile": "laptop", "soup_gain": 1.25}))
+    (generated / "findings.json").write_text(json.dumps({"profile": "edition", "soup_gain": 1.25}))
     (generated / "summary.png").write_bytes(b"picture")
     rows = [claims.measure("C1", "own", [0.9, 0.91, 0.9], bound=0, unit="correlation", dataset="digits")]
-    pd.DataFrame(rows).to_csv(tables / "laptop" / "claims.csv", index=False)
-    (tables / "laptop" / "soups.csv").write_text("gain\n1.25\n")
+    pd.DataFrame(rows).to_csv(tables / "edition" / "claims.csv", index=False)
+    (tables / "edition" / "soups.csv").write_text("gain\n1.25\n")
     (tmp_path / "book").mkdir()
     for name in collect.FILLED:
         (tmp_path / name).write_text("<!-- n: soup_gain:.1f -->0<!-- /n -->\n")
@@ -36,8 +36,8 @@ def nothing_was_copied(checkout):
     return not (checkout / "results").exists() and "-->0<!--" in (checkout / "README.md").read_text()
 
 
-def test_the_laptop_run_is_published(checkout):
-    assert collect.publish("laptop") == 0
+def test_the_edition_is_published(checkout):
+    assert collect.publish("edition") == 0
     copied = sorted(path.name for path in (checkout / "results").iterdir())
     assert copied == ["claims.csv", "findings.json", "soups.csv", "summary.png"]
     assert all("-->1.2<!--" in (checkout / name).read_text() for name in collect.FILLED)
@@ -45,32 +45,32 @@ def test_the_laptop_run_is_published(checkout):
 
 def test_another_profile_is_not(checkout, capsys):
     (checkout / "generated" / "findings.json").write_text(json.dumps({"profile": "smoke"}))
-    assert collect.publish("laptop") == 2
-    assert "got profile 'smoke', wanted 'laptop'" in capsys.readouterr().err
+    assert collect.publish("edition") == 2
+    assert "got profile 'smoke', wanted 'edition'" in capsys.readouterr().err
     assert nothing_was_copied(checkout)
 
 
 def test_a_verdict_that_changes_without_a_word_is_not(checkout, capsys):
     (checkout / "CHANGELOG.md").write_text("## Unreleased\n\n### Results changed\n\n- C2\n")
-    assert collect.publish("laptop") == 2
+    assert collect.publish("edition") == 2
     assert "got changed verdicts of C1" in capsys.readouterr().err
     assert nothing_was_copied(checkout)
 
 
 def test_a_table_too_large_to_commit_is_not(checkout, capsys):
-    table = checkout / "tables" / "laptop" / "soups.csv"
+    table = checkout / "tables" / "edition" / "soups.csv"
     table.write_text("x" * collect.LARGEST)
-    assert collect.publish("laptop") == 0
+    assert collect.publish("edition") == 0
     (checkout / "README.md").write_text("<!-- n: soup_gain:.1f -->0<!-- /n -->\n")
     table.write_text("x" * (collect.LARGEST + 1))
-    assert collect.publish("laptop") == 2
+    assert collect.publish("edition") == 2
     assert "soups.csv: got 500,001 bytes, wanted at most 500,000" in capsys.readouterr().err
     assert "-->0<!--" in (checkout / "README.md").read_text()
 
 
 def test_a_profile_of_its_own_has_a_folder_of_its_own_and_leaves_the_readme_alone(checkout, capsys):
     (checkout / "generated" / "findings.json").write_text(json.dumps({"profile": "gpu", "soup_gain": 2.5}))
-    (checkout / "tables" / "laptop").rename(checkout / "tables" / "gpu")
+    (checkout / "tables" / "edition").rename(checkout / "tables" / "gpu")
     assert collect.publish("gpu") == 0
     assert json.loads((checkout / "gpu" / "findings.json").read_text())["soup_gain"] == 2.5
     assert (checkout / "gpu" / "soups.csv").is_file()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ROOT / "data" / "results" / "laptop"
+PUBLISHED = ROOT / "data" / "results" / "edition"
 PAGE = (ROOT / "book" / "deviations.md").read_text()
 SAID = re.compile(r"[Ee]ffect not measured|[Cc]ause unknown|None on ")
 

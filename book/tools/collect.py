@@ -2,7 +2,7 @@
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
 ``collect.py --publish`` copies what the laptop run found to where it is published: the records to data/evidence/, the
-tables and numbers to data/results/laptop/, numbers to README.md and book/speed.md; with ``--profile gpu`` the tables and
+tables and numbers to data/results/edition/, numbers to README.md and book/speed.md; with ``--profile gpu`` the tables and
 numbers of that profile to data/results/gpu/, with the device, versions and commit that they were made with.
 """
 
@@ -26,7 +26,8 @@ from wamlib.sweeps import RELEASED, SHUFFLED
 
 ROOT = Path(__file__).parents[2]
 GENERATED, EXECUTED = ROOT / "book" / "generated", ROOT / "book" / "notebooks"
-TABLES, RESULTS = config.home() / "tables", ROOT / "data" / "results" / "laptop"
+TABLES, RESULTS = config.home() / "tables", ROOT / "data" / "results" / "edition"
+EDITION = "edition"  # the profile that README.md and the published records are of
 EVIDENCE = ROOT / "data" / "evidence"
 LARGEST = 500_000  # bytes of a file that is committed
 FILLED = ("README.md", "book/speed.md")  # texts that name numbers of the published run and of the benchmarks
@@ -183,14 +184,14 @@ def publish(profile):
         print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted {wanted}. "
               "Run `make book` with that profile first.", file=sys.stderr)  # fmt: skip
         return 2
-    tables, results = TABLES / profile, RESULTS if profile == "laptop" else RESULTS.parent / profile
+    tables, results = TABLES / profile, RESULTS if profile == EDITION else RESULTS.parent / profile
     changed = ledger.changes(ledger.read(results / "claims.csv"), ledger.read(tables / "claims.csv"))
     if missing := ledger.unnamed(changed, (ROOT / "CHANGELOG.md").read_text()):
         print(f"cannot publish findings: CHANGELOG.md: got changed verdicts of {', '.join(missing)} without a word, "
               'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
               file=sys.stderr)  # fmt: skip
         return 2
-    if profile == "laptop":
+    if profile == EDITION:
         publish_records(profile)
     files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted(tables.glob("*.csv"))]
     if large := [path for path in files if path.stat().st_size > LARGEST]:
@@ -201,7 +202,7 @@ def publish(profile):
     results.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copy2(path, results)
-    if profile == "laptop":  # whose numbers they name
+    if profile == EDITION:  # whose numbers they name
         for path in map(ROOT.joinpath, FILLED):
             path.write_text(fill(path.read_text(), published_numbers()))
     return 0
@@ -213,7 +214,7 @@ def publish_records(profile):
     paths = dict.fromkeys(path for stem in books for path in written(stem, profile)["records"])
     shutil.rmtree(EVIDENCE, ignore_errors=True)
     evidence.publish([evidence.read_record(path) for path in paths], EVIDENCE)
-    table, facts = finished_runs({})
+    table, facts = finished_runs(yaml.safe_load((ROOT / "params" / f"{profile}.yml").read_text()))
     table.to_csv(EVIDENCE / "runs.csv", index=False, float_format="%.6g")
     (EVIDENCE / "provenance.json").write_text(json.dumps(facts, indent=1) + "\n")
     outputs = {
@@ -224,7 +225,7 @@ def publish_records(profile):
 
 
 def published_numbers():
-    """Return the numbers that FILLED may state: of the committed laptop run and of the committed benchmarks."""
+    """Return the numbers that FILLED may state: of the published edition and of the committed benchmarks."""
     found = dict(json.loads((RESULTS / "findings.json").read_text())["numbers"])
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(path.read_text())

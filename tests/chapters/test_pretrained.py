@@ -17,7 +17,7 @@ from wamlib.models import lite0
 from wamlib.pools import Pool
 from wamlib.runs import RunStore
 
-RESULTS = Path(__file__).parents[2] / "data" / "results" / "laptop"
+RESULTS = Path(__file__).parents[2] / "data" / "results" / "edition"
 SMALL = {"dataset": "digits", "n_train": 40, "n_eval": 30, "n_members": 2, "epochs": 1}
 HEAD = {"_fc.weight", "_fc.bias"}
 ABSENT = {"profile": "test", "pretrained_datasets": ["folder:nowhere.zip"]}

@@ -23,7 +23,7 @@ from wamlib.pools import Pool
 from wamlib.runs import RunStore
 from wamlib.stats import mean_interval
 
-RESULTS = Path(__file__).parents[2] / "data" / "results" / "laptop"
+RESULTS = Path(__file__).parents[2] / "data" / "results" / "edition"
 STARTS = ["shared start", "independent init"]
 DATASET = random_dataset()
 

@@ -29,7 +29,7 @@ CONTRASTS = {
     "first head − ensemble": (COMBINED[2], "logit ensemble"),
     "averaged head − ensemble": (COMBINED[3], "logit ensemble"),
 }
-PUBLISHED = Path(__file__).parents[2] / "data" / "results" / "laptop" / "pretrained.csv"
+PUBLISHED = Path(__file__).parents[2] / "data" / "results" / "edition" / "pretrained.csv"
 
 
 def dataset(p):
