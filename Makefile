@@ -77,7 +77,7 @@ sync: $(READY) ## Write notebooks/*.ipynb anew from notebooks/text/*.md
 	@for text in notebooks/text/*.md; do \
 	  $(BIN)/jupytext --quiet --to ipynb --update --output notebooks/$$(basename $$text .md).ipynb $$text; done
 
-findings: $(HTML) ## Publish the last run: records, tables and numbers, in data/, README.md and book/speed.md
+findings: $(HTML) ## Publish a run, PROFILE=edition: records, tables, numbers in data/, README.md, book/speed.md
 	$(PYTHON) book/tools/collect.py --publish --profile $(PROFILE)
 
 lock: ## Resolve requirements.lock for pyproject.toml (network); UPGRADE=1 takes the newest versions
