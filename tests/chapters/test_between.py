@@ -1,5 +1,7 @@
 """Lines and planes between members: each error is that of the network which stands there."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -43,9 +45,9 @@ def test_the_plane_scores_members_and_soup_where_they_stand(pool):
 
 
 def test_barriers_are_one_for_each_line_and_shown_with_their_interval():
-    rows = [("mlp", start, False, replica, alpha, 10.0 * replica + (start == "independent init"))
-            for start in ("shared start", "independent init") for replica in (0, 1, 2) for alpha in (0.0, 1.0)]  # fmt: skip
-    path = pd.DataFrame(rows, columns=["model", "start", "recalibrated", "replica", "alpha", "barrier"])
+    places = itertools.product(("shared start", "independent init"), range(3), (0.0, 1.0))
+    path = pd.DataFrame(places, columns=["start", "replica", "alpha"]).assign(model="mlp", recalibrated=False)
+    path["barrier"] = 10.0 * path.replica + (path.start == "independent init")
     found = between.barriers(path)
     assert found.barrier.tolist() == [0, 10, 20, 1, 11, 21]
     mean, _, high, _ = mean_interval([0, 10, 20])

@@ -50,7 +50,8 @@ def small(monkeypatch):
     def built(name, *args, **kwargs):
         base, _, width = name.partition("-x")
         facts = models.facts(base)
-        base = base if base in models.SMALL else SMALL[facts.family] + "_bn" * (facts.family == "vgg" and facts.batchnorm)
+        normed = "_bn" * (facts.family == "vgg" and facts.batchnorm)
+        base = base if base in models.SMALL else SMALL[facts.family] + normed
         return build(f"{base}-x{width}" if width else base, *args, **kwargs)
 
     monkeypatch.setattr(models, "build", built)
@@ -67,7 +68,7 @@ def test_every_cell_runs_with_the_names_of_a_profile(name, profile, tmp_path, mo
     dataset = replace(random_dataset(), name="digits")
     here = untrained_chapter(name, dataset, tmp_path, **chosen)
     said, shown = {}, {}
-    monkeypatch.setattr(here, "say", lambda numbers: said.update(numbers))
+    monkeypatch.setattr(here, "say", said.update)
     monkeypatch.setattr(here, "show", lambda key, figure: shown.update({key: figure}))
     monkeypatch.setattr(chapters, "begin", lambda *given: here)
     monkeypatch.setattr(pd, "set_option", lambda *given: None)
