@@ -21,6 +21,11 @@ def runs(p):
     return pools(p.models, n_replicas=p.n_replicas, n_members=p.n_members, **shared)
 
 
+def path(pool, *, alphas, n_images):
+    """Measure the test error along the line between the first two members, on the first test images."""
+    return error_along_line(pool.first(2, n_test=n_images), alphas=alphas)
+
+
 def over_plane(pool, *, n_points, n_images):
     """Measure the test error over the plane through the first three members, on the first test images.
 
@@ -45,13 +50,13 @@ def over_plane(pool, *, n_points, n_images):
 def tables(here):
     """The lines of all pools, the planes of the first pool of each kind, and the barriers."""
     p = here.p
-    path = here.rows(error_along_line, alphas=p.alphas)
+    lines = here.rows(path, alphas=p.alphas, n_images=p.n_path_images)
     planes = here.groups_where(model=p.plane_model, replica=0)
     plane = here.rows(over_plane, planes, n_points=p.n_plane, n_images=p.n_plane_images)
     return {
-        "path": here.save(path, "path"),
+        "path": here.save(lines, "path"),
         "plane": here.save(plane, "plane"),
-        "barriers": here.save(barriers(path), "barriers"),
+        "barriers": here.save(barriers(lines), "barriers"),
     }
 
 
