@@ -99,7 +99,7 @@ def records(tmp_path, *pools, measure=members.scores, rows=ROWS):
 def test_published_records_are_read_back(tmp_path):
     publish(records(tmp_path, runs("a", "b"), runs("c")), tmp_path / "out")
     found = Published(tmp_path / "out").get(members.scores, ["c"], {"n": 3})
-    expected = ROWS.assign(accuracy=[float(f"{value:.9g}") for value in ROWS.accuracy])
+    expected = ROWS.assign(accuracy=[float(f"{value:.12g}") for value in ROWS.accuracy])
     pd.testing.assert_frame_equal(found.rows, expected, check_exact=True)
     assert found.images == records(tmp_path, runs("c"))[0].images
     assert found.made["versions"]["wamlib"]

@@ -274,7 +274,7 @@ def _write_rows(root, title, columns_of):
 
 
 def _as_text(rows):
-    return rows.to_csv(index=False, float_format="%.9g", na_rep="nan")
+    return rows.to_csv(index=False, float_format="%.12g", na_rep="nan")
 
 
 def _as_word(value):

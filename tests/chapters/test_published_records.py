@@ -42,7 +42,7 @@ def test_a_chapter_is_what_was_published(name, nothing_at_hand):
     written = sorted(here.folder.glob("*.csv"))
     assert written
     for path in written:
-        # What is written has six digits; records have nine.
+        # What is written has six digits, records have twelve.
         found, published = pd.read_csv(path), pd.read_csv(RESULTS / path.name)
         pd.testing.assert_frame_equal(found, published, rtol=2e-6, atol=1e-12)
     said = {**here.costs(), **here.module.numbers(here, tables)}
