@@ -19,6 +19,7 @@ ROWS = pd.DataFrame({
     "n": [1, 2, 3, 4],
     "right": [True, False, True, True],
     "accuracy": [90.123456, math.nan, 88.0, 1e-12],
+    "whole": [1.0, 100.0, -3.0, 0.0],
     "group": [0.5, "shuffled labels", 10.0, "released"],
     "digit": ["0", "1", "2", "3"],
 })  # fmt: skip

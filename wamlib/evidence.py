@@ -274,7 +274,14 @@ def _write_rows(root, title, columns_of):
 
 
 def _as_text(rows):
-    return rows.to_csv(index=False, float_format="%.12g", na_rep="nan")
+    numbers = rows.select_dtypes("floating").columns
+    return rows.assign(**{column: rows[column].map(_as_number) for column in numbers}).to_csv(index=False)
+
+
+def _as_number(value):
+    """Return a float in twelve digits, and so that it cannot be taken for a whole number."""
+    text = f"{value:.12g}"
+    return f"{text}.0" if text.lstrip("-").isdigit() else text
 
 
 def _as_word(value):

@@ -136,14 +136,20 @@ def _follow(module, name, found):
             continue
         defined, brought = _contents(module)
         if name in defined:
-            found[place] = [_plain(node) for node in defined[name]]
-            for node in defined[name]:
-                ahead += _names(node, module)
+            found[place], used = _definition(*place)
+            ahead += used
         elif name in brought:
             target = brought[name]
             ahead += _whole(target) if isinstance(target, str) else [target]
         elif path_of(f"{module}.{name}"):
             ahead += _whole(f"{module}.{name}")
+
+
+@cache
+def _definition(module, name):
+    """Return what a name is defined as, as nested lists, and the (module, name) of all that it uses."""
+    nodes = _contents(module)[0][name]
+    return [_plain(node) for node in nodes], list(dict.fromkeys(use for node in nodes for use in _names(node, module)))
 
 
 def _whole(module):
