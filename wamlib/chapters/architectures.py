@@ -10,11 +10,23 @@ from .. import data, models, probe
 from ..claims import measure as judged
 from ..combinations import combinations
 from ..merge import interpolate
-from ..stats import mean_interval, paired_difference
+from ..stats import mean_interval, number_text, paired_difference
 from ..sweeps import REDRAWN, STARTS, pools_by_dataset
 
 NAMES = ("dataset", "model", "start", "replica")
 COMBINED = ("uniform soup", "logit ensemble", "feature ensemble, first head", "feature ensemble, averaged head")
+FORMS = {
+    "vit_shared": "+z.1f",
+    "cnn_shared": "+z.1f",
+    "vit_redrawn": "+.0f",
+    "cnn_redrawn": "+.0f",
+    "all_head": "+z.1f",
+    "all_init": "+z.1f",
+    "all_init_loss": ".1f",
+    "all_redrawn_loss": ".0f",
+    "vit_distance": ".3f",
+    "cnn_distance": ".3f",
+}  # how the prose says numbers that not every list of architectures has
 LESS_AND_LESS = (STARTS[0], *REDRAWN, *STARTS[1:])  # what the members share
 
 
@@ -186,7 +198,7 @@ def numbers(here, tables):
     stem_and_head = "re-drawn stem and head"
     slope = mean_interval(slopes(table))
     apart, tests = better(table)
-    return found | {
+    found |= {
         "vit_shared": gain(STARTS[0], vit), "cnn_shared": gain(STARTS[0], cnns),
         "vit_redrawn": gain(stem_and_head, vit), "cnn_redrawn": gain(stem_and_head, cnns),
         "vit_distance": at.get(vit[0], math.nan), "cnn_distance": at.reindex(cnns).mean(),
@@ -198,6 +210,8 @@ def numbers(here, tables):
         "n_ensemble_better": int((apart.only_ensemble > apart.only_this).sum()),
         "n_soup_better": int((apart.only_ensemble < apart.only_this).sum()),
     }  # fmt: skip
+    # In words: an architecture that is not among the parameters was not measured.
+    return found | {f"{name}_text": number_text(found[name], form) for name, form in FORMS.items()}
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
