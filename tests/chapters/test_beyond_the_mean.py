@@ -26,7 +26,7 @@ def pool():
 
 @pytest.fixture(scope="module")
 def table(pool):
-    return chapter.merges(pool)
+    return chapter.merges(pool, n_images=90)
 
 
 def test_pools_share_their_beginning():
@@ -48,7 +48,7 @@ def test_merges_are_scored_as_a_pool_scores_them(pool, table):
 def test_what_is_chosen_is_chosen_on_the_selection_split(pool, table):
     # Other test labels change the scores, and must not change the choice.
     flipped = replace(pool.dataset, test=replace(pool.dataset.test, labels=pool.dataset.test.labels.flip(0)))
-    other = chapter.merges(Pool(pool.runs, flipped))
+    other = chapter.merges(Pool(pool.runs, flipped), n_images=90)
     assert other.chosen.to_list() == table.chosen.to_list()
     assert other.accuracy[1] != table.accuracy[1]
     kinds = chapter.candidates(pool)

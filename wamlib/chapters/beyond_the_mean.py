@@ -41,14 +41,15 @@ def runs(p):
 # ---- What is measured on one pool ------------------------------------------------------------------------------------
 
 
-def merges(pool):
-    """Return the test metrics of every merge, see `wamlib.evaluate.metrics`, BatchNorm recalibrated.
+def merges(pool, *, n_images):
+    """Return metrics of every merge on the first test images, see `wamlib.evaluate.metrics`, BatchNorm recalibrated.
 
     One row per merge: chosen (scale or density, as text, chosen on the selection split) and largest_share (of one
     member in a learned soup, mean over tensors). The row "member" is the mean over the members.
     """
+    pool = pool.first(n_test=n_images)
     labels = pool.dataset.test.labels
-    member = pd.DataFrame([run.record["metrics"]["test"] for run in pool.runs]).mean().to_dict()
+    member = pd.DataFrame([evaluate.metrics(logits, labels) for logits in pool.recorded()]).mean().to_dict()
     rows = [{"merge": "member", "chosen": "", **member}]
     for name, by_text in candidates(pool).items():
         chosen, state = best(pool, by_text)
@@ -114,7 +115,7 @@ def best(pool, by_text):
 
 def tables(here):
     """Metrics of all merges, and their accuracy against the uniform soup's."""
-    table = here.save(here.rows(merges), "merges")
+    table = here.save(here.rows(merges, n_images=here.p.n_merge_images), "merges")
     return {"merges": table, "merge_differences": here.save(differences(table), "merge_differences")}
 
 
