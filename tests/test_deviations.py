@@ -9,6 +9,8 @@ import deviations
 import pandas as pd
 import pytest
 
+from wamlib.models import kind as kind_of
+
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "data" / "results" / "edition"
 PAGE = (ROOT / "book" / "deviations.md").read_text()
@@ -79,7 +81,7 @@ def protocol(models=("cnn", "vit"), replicas=3, steps=STEPS):
     """Return steps at which nothing happens, but for D1: there the ensemble of the ViT gains 2 points, of the CNN 1."""
     rows = [
         {"model": model, "replica": replica, "step": step, "combination": kind,
-         "accuracy": 80 + replica + (kind == "logit ensemble" and place >= 5) * (1 + (model == "vit"))}
+         "accuracy": 80 + replica + (kind == "logit ensemble" and place >= 5) * (1 + (kind_of(model) == "vit"))}
         for model in models for replica in range(replicas) for place, step in enumerate(steps) for kind in KINDS
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -111,6 +113,13 @@ def test_an_effect_is_the_change_at_its_step(tmp_path):
     other = protocol()
     other.loc[other.combination == "uniform soup", "accuracy"] -= (other.step == "D1") * 1.0
     assert "CNN +2.0" in save(tmp_path, protocol_steps=other)["effect_d1"]
+
+
+def test_architectures_are_told_by_their_kind_whatever_their_names(tmp_path):
+    found = save(tmp_path, protocol_steps=protocol(models=["mlp-x2", "vgg16", "resnet18_cifar", "vit_b_16_cifar"]))
+    assert [("mlp-x2" in found[f"effect_{name}"]) for name in ("d9", "d2", "d3")] == [True, False, False]
+    assert [("resnet18_cifar" in found[f"effect_{name}"]) for name in ("d9", "d2", "d3")] == [False, True, False]
+    assert [("vit_b_16_cifar" in found[f"effect_{name}"]) for name in ("d9", "d2", "d3")] == [False, True, True]
 
 
 @pytest.mark.parametrize(

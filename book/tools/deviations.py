@@ -6,6 +6,7 @@ is not here, an architecture that a profile leaves out) it says so in place of a
 
 import pandas as pd
 
+from wamlib import models
 from wamlib.plot.style import MODELS
 from wamlib.stats import mean_interval
 
@@ -14,7 +15,7 @@ __all__ = ["effects"]
 NOTHING = "Effect not measured: this run lacks what the comparison needs."
 GAP, SOUP = ("logit ensemble", "uniform soup"), ("uniform soup", "member")
 GREEDY, FEATURES = ("greedy soup", "member"), ("feature ensemble, first head", "logit ensemble")
-OWN_WEIGHTS = ("mlp", "cnn")  # architectures whose members the paper's code begins from random weights
+OWN_WEIGHTS = ("mlp", "cnn")  # families whose members the paper's code begins from random weights
 
 
 def effects(folder):
@@ -80,7 +81,7 @@ def step(read, before, after, pair=None, keep=lambda model: True):
 
 
 def own_weights(model):
-    return model.startswith(OWN_WEIGHTS)
+    return models.family(model) in OWN_WEIGHTS
 
 
 def training_mode(read):
@@ -108,7 +109,7 @@ def redrawn_start(read):
 
 
 def before_norm(read):
-    change = step(read, "D1", "D3", FEATURES, lambda model: model.startswith("vit"))
+    change = step(read, "D1", "D3", FEATURES, lambda model: models.kind(model) == "vit")
     return f"Change of the feature ensemble (first head) against the logit ensemble, in points: {by(change, 'model')}."
 
 
