@@ -113,15 +113,28 @@ def untrained_chapter(name, dataset, folder, **parameters):
     """A chapter at work on runs that nobody trained, so that it can be tried with any architectures in seconds."""
     here = Chapter.of(name, **{"profile": "test", "dataset": "digits", "n_replicas": 2, **parameters})
     here.evidence, here._finished, here.folder = Evidence(folder), {}, folder
-    dataset = replace(dataset, name=here.p.dataset)
+    dataset = replace(dataset, name=getattr(here.p, "dataset", "digits"))
     for index, (key, configs) in enumerate(here.groups.items()):
         runs = untrained(configs[0].model, dataset, len(configs), spread=0.1 + 0.01 * index)
+        runs = [as_configured(run, config) for run, config in zip(runs, configs, strict=True)]
         here._finished[key], here._pools[key] = runs, Pool(runs, dataset)
     return here
 
 
-def check_drawing(fig, folder):
-    """What every figure must be: closed, small, no panel empty, no title of its own, no point outside its panel."""
+def as_configured(run, config):
+    """The run under another config, such as that of a chapter."""
+    other = replace(run, config=config)
+    vars(other).update(state=run.state, logits=run.logits)
+    return other
+
+
+UNITS = ("(%)", "(%,", "(points)", "Points against", "Points over", "members = 1", "(logit)", "(nats)")
+
+
+def check_drawing(fig, folder, units=True):
+    """What every figure must be: closed, small, with units, no panel empty, no title, no point outside its panel."""
+    labels = " ".join(ax.get_xlabel() + ax.get_ylabel() + ax.get_title() for ax in fig.axes)
+    assert not units or any(unit in labels for unit in UNITS), labels
     assert not plt.get_fignums()  # else a notebook would show it twice
     assert fig.get_suptitle() == ""
     for ax in fig.axes:
