@@ -21,9 +21,9 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 
 def test_every_module_has_its_page():
     pages = {path.stem for path in (ROOT / "book" / "api").glob("*.md")} - {"index"}
-    assert pages == set(wamlib.__all__)
+    assert pages == set(wamlib.__all__) - {"chapters"}  # they are no library
     toc = (ROOT / "book" / "_toc.yml").read_text()
-    assert all(f"api/{page}" in toc for page in pages)
+    assert set(re.findall(r"- file: api/(\w+)", toc)) == pages | {"index"}
 
 
 @pytest.mark.parametrize("name", wamlib.__all__)
