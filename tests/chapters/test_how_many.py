@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import random_dataset, untrained
+from helpers import check_drawing, random_dataset, untrained
 
 from wamlib import evaluate, models, sweeps
 from wamlib.chapters import how_many as chapter
@@ -116,9 +116,10 @@ def test_equal_cost_numbers_and_claims_are_those_of_the_table(table):
     assert chapter.numbers(SimpleNamespace(p=p), tables)["wide_times"] == "not measured"
 
 
-def test_lines_are_means_over_replicas_and_a_narrow_range_has_ticks_to_read_it_by(table):
+def test_lines_are_means_over_replicas_and_a_narrow_range_has_ticks_to_read_it_by(table, tmp_path):
     averaged = chapter.averaged(table.assign(accuracy=80 + table.accuracy / 100))
     fig = chapter.error_vs_members(averaged, ["member", "logit ensemble"])
+    check_drawing(fig, tmp_path)
     rows = averaged[(averaged.start == STARTS[0]) & (averaged.combination == "member")]
     means = 100 - rows.groupby("n_members").accuracy.mean()
     np.testing.assert_allclose(np.asarray(fig.axes[0].lines[0].get_ydata(), dtype=float), means)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import random_dataset, untrained
+from helpers import check_drawing, random_dataset, untrained
 from safetensors.torch import save_file
 
 from wamlib import advise, align, data, evaluate, merge, models
@@ -234,10 +234,12 @@ def test_an_ensemble_costs_a_pass_for_each_member(table):
 # Figures
 
 
-def test_an_option_stands_at_its_cost_and_its_error(table):
+def test_an_option_stands_at_its_cost_and_its_error(table, tmp_path):
     mflops = pd.DataFrame({"dataset": "digits", "model": ["mlp", "vit"], "mflops": [2.0, 5.0]})
     cells = chapter.options_and_costs(table, mflops, of().p)
-    panels = [ax for ax in chapter.cost_vs_error(cells).axes if ax.axison]
+    fig = chapter.cost_vs_error(cells)
+    check_drawing(fig, tmp_path)
+    panels = [ax for ax in fig.axes if ax.axison]
     for ax, (panel, part) in zip(panels, cells.groupby("panel", sort=False), strict=True):
         assert ax.get_title() == panel
         marks = {(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 1}
@@ -246,9 +248,11 @@ def test_an_option_stands_at_its_cost_and_its_error(table):
     assert chapter._short("vgg16_bn") == "VGG-BN"
 
 
-def test_gains_near_zero_have_a_panel_with_bars_and_setting_pools_are_hollow(table):
+def test_gains_near_zero_have_a_panel_with_bars_and_setting_pools_are_hollow(table, tmp_path):
     table = chapter.described(table, of().p)
-    every, near = chapter.predicted_gain(table).axes
+    fig = chapter.predicted_gain(table)
+    check_drawing(fig, tmp_path)
+    every, near = fig.axes
     assert sum(len(container.lines[0].get_xdata()) for container in every.containers) == len(table)
     assert all(not container.has_xerr for container in every.containers)
     close = table[table.start != "reordered"]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import random_dataset, untrained
+from helpers import check_drawing, random_dataset, untrained
 
 from wamlib import costs
 from wamlib.chapters import recipes as chapter
@@ -64,8 +64,10 @@ def test_the_longest_trainings_are_compared_seed_by_seed():
     assert {config.model for group in chapter.runs(here.p).values() for config in group} == {"vit_b_16_cifar"}
 
 
-def test_marks_stand_at_their_operations_and_say_their_epochs():
-    first, second = chapter.accuracy_vs_flops(TABLE).axes
+def test_marks_stand_at_their_operations_and_say_their_epochs(tmp_path):
+    fig = chapter.accuracy_vs_flops(TABLE)
+    check_drawing(fig, tmp_path)
+    first, second = fig.axes
     assert [text.get_text() for text in first.texts] == ["5", "10", "2"]
     line = first.containers[0].lines[0]
     assert list(line.get_xdata()) == [15, 30]

@@ -14,7 +14,7 @@ from conftest import tiny
 from helpers import check_drawing, eval_logits, random_dataset, untrained, untrained_chapter
 
 from wamlib import evaluate, merge, models, probe
-from wamlib.chapters import Chapter
+from wamlib.chapters import Chapter, read_parameters
 from wamlib.chapters import regulariser as chapter
 from wamlib.combinations import subsets
 from wamlib.errors import ProbeError
@@ -211,7 +211,7 @@ def test_curves_begin_at_the_networks_and_eigenvalues_are_theirs():
 
 
 def test_the_published_tables_give_the_published_verdicts():
-    here = Chapter.of("regulariser")
+    here = Chapter.of("regulariser", **read_parameters(RESULTS.parents[2] / "params" / "edition.yml"))
     tables = {name: pd.read_csv(RESULTS / f"{name}.csv") for name in ("norms", "shrinking", "flatness", "sharpness")}
     found, published = pd.DataFrame(chapter.claims(here, tables)), pd.read_csv(RESULTS / "claims_42.csv")
     pd.testing.assert_frame_equal(found, published, check_dtype=False, rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import eval_logits, random_dataset, untrained
+from helpers import check_drawing, eval_logits, random_dataset, untrained
 
 from wamlib import evaluate, merge, models, probe
 from wamlib.chapters import same_or_not as chapter
@@ -222,9 +222,11 @@ def test_what_no_architecture_of_the_list_has_is_said_in_words(tables):
 # Figures
 
 
-def test_gaps_have_a_line_per_pool_and_one_slope_for_all_panels(tables):
+def test_gaps_have_a_line_per_pool_and_one_slope_for_all_panels(tables, tmp_path):
     table = tables["logit_gaps"]
-    panels = [ax for ax in chapter.gap_vs_distance(table).axes if ax.axison]
+    fig = chapter.gap_vs_distance(table)
+    check_drawing(fig, tmp_path)
+    panels = [ax for ax in fig.axes if ax.axison]
     assert [ax.get_title() for ax in panels] == ["MLP", "ViT", "VGG"]
     for ax, (_, part) in zip(panels, table.groupby("model", sort=False), strict=True):
         *lines, slope = ax.lines
@@ -235,7 +237,7 @@ def test_gaps_have_a_line_per_pool_and_one_slope_for_all_panels(tables):
     assert len({tuple(ax.lines[-1].get_ydata()) for ax in panels}) == 1
 
 
-def test_shares_are_those_of_members_where_they_were_trained_and_end_at_minus_one(tables):
+def test_shares_are_those_of_members_where_they_were_trained_and_end_at_minus_one(tables, tmp_path):
     table = tables["logit_gaps"]
     trained = table[table.way == 1]
     for ax, start in zip(chapter.explained_gap(table).axes, reversed(STARTS), strict=True):
@@ -245,4 +247,5 @@ def test_shares_are_those_of_members_where_they_were_trained_and_end_at_minus_on
             line, _, (bars,) = container.lines
             np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), means.clip(-1, 1))
             assert np.abs(np.vstack(bars.get_segments())[:, 0]).max() <= 1
+    check_drawing(chapter.explained_gap(table), tmp_path, units=False)  # shares
     chapter.explained_gap(table[table.replica == 0])  # without an interval

@@ -214,10 +214,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn(at_work, name, tmp_path):
-    fig = FIGURES[name](*at_work)
-    check_drawing(fig, tmp_path)
-    if name in ("decay_trade_off", "limit_correlation"):
-        assert any("(%)" in ax.get_ylabel() for ax in fig.axes)
+    check_drawing(FIGURES[name](*at_work), tmp_path, units=name in ("decay_trade_off", "limit_correlation"))
 
 
 def test_lines_of_pictures_show_the_groups_of_their_labels(at_work):

@@ -98,7 +98,7 @@ def test_the_chapter_runs_with_any_architectures(models, tmp_path):
     lines += [f"{letter}, {start},\n{models[-1]}" for start in STARTS for letter in "AB"]
     labels = [ax.get_ylabel() for ax in fig.axes if ax.get_ylabel()]
     assert labels == [f"A as it is,\n{STARTS[0]}", *lines]
-    check_drawing(fig if "vgg" in models else chapter.effective(tables), tmp_path)
+    check_drawing(fig if "vgg" in models else chapter.effective(tables), tmp_path, units=False)
 
 
 def test_claims_are_about_structured_members_that_do_not_merge(tmp_path):
@@ -125,7 +125,7 @@ def test_every_kind_is_drawn_and_replicas_are_means_over_data_sets(tmp_path):
     assert all(len(ax.lines) == 5 for ax in fig.axes)  # four kinds, and 0
     assert "(points)" in fig.axes[0].get_ylabel()
     fig = chapter.layer_profiles(PAIRS)
-    check_drawing(fig, tmp_path)
+    check_drawing(fig, tmp_path, units=False)  # correlations
     assert list(fig.axes[0].containers[0].lines[0].get_ydata()) == pytest.approx([0.2, 0.3, 0.4])
     for ends in fig.axes[0].containers[0].lines[2][0].get_segments():  # the data sets differ, the replicas do not
         assert np.ptp(ends[:, 1]) == pytest.approx(0, abs=1e-12)

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from helpers import eval_logits, random_dataset, untrained
+from helpers import check_drawing, eval_logits, random_dataset, untrained
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -124,3 +126,20 @@ def test_a_run_is_refused_for_images_it_was_not_trained_on(store, digits):
     run.check_images(digits)
     with pytest.raises(DataError, match="The images changed since"):
         run.check_images(load("digits", n_train=199))
+
+
+OPTION_GAINS = pd.DataFrame({"option": ["best member", "uniform soup", "aligned soup", "logit ensemble"],
+                             "expected": [0.5, -40.0, np.nan, 1.0], "gain": [0.1, -45.0, 0.2, 0.9],
+                             "noise": [0.3, 2.0, 0.3, 0.2]})  # fmt: skip
+
+
+def test_gains_of_options_are_marked_as_measured_and_as_expected_and_a_collapse_shrinks_the_axis(tmp_path):
+    fig = your_own.option_gains(OPTION_GAINS)
+    check_drawing(fig, tmp_path)
+    ax = fig.axes[0]
+    np.testing.assert_allclose([container.lines[0].get_xdata()[0] for container in ax.containers], OPTION_GAINS.gain)
+    hollow = [line.get_xdata()[0] for line in ax.lines if line.get_markerfacecolor() == "none"]
+    np.testing.assert_allclose(hollow, OPTION_GAINS.expected)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(OPTION_GAINS.option)
+    assert ax.get_xscale() == "symlog"
+    assert your_own.option_gains(OPTION_GAINS[OPTION_GAINS.gain > -1]).axes[0].get_xscale() == "linear"
