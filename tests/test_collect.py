@@ -2,23 +2,34 @@
 
 import json
 import math
+from pathlib import Path
 
 import collect
 import nbformat
 import pandas as pd
 import pytest
 
-from wamlib import claims
+from wamlib import claims, evidence
+
+RECORD = {
+    "measure": "members.scores", "version": "0" * 12, "runs": ["digits-mlp-s0"], "weights": "", "images": "",
+    "arguments": {}, "made": {"day": "2026-01-02"}, "columns": {"accuracy": [90.5]},
+}  # fmt: skip
+TABLE = pd.DataFrame([{"run_id": "digits-mlp-s0", "seconds": 1.5}])
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout with one executed run: two numbers, a picture, two tables and one verdict."""
+    """A checkout with one executed run: two numbers, a picture, two tables and one verdict; no chapter has records."""
     generated, tables, results = tmp_path / "generated", tmp_path / "tables", tmp_path / "results"
     for folder in (generated, tables / "edition"):
         folder.mkdir(parents=True)
-    for name, value in {"ROOT": tmp_path, "GENERATED": generated, "TABLES": tables, "RESULTS": results}.items():
+    places = {"ROOT": tmp_path, "GENERATED": generated, "TABLES": tables, "RESULTS": results}
+    for name, value in {**places, "EXECUTED": tmp_path / "executed", "EVIDENCE": tmp_path / "evidence"}.items():
         monkeypatch.setattr(collect, name, value)
+    monkeypatch.setattr(collect, "finished_runs", lambda settings: (TABLE, {"machine": [settings["profile"]]}))
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "edition.yml").write_text("profile: edition")
     (generated / "findings.json").write_text(json.dumps({"profile": "edition", "soup_gain": 1.25}))
     (generated / "summary.png").write_bytes(b"picture")
     rows = [claims.measure("C1", "own", [0.9, 0.91, 0.9], bound=0, unit="correlation", dataset="digits")]
@@ -84,40 +95,58 @@ def test_a_smoke_run_is_no_result(checkout, capsys):
     assert not (checkout / "smoke").exists()
 
 
-# What a notebook holds is text, whatever it looks like
+# Numbers come from what each chapter wrote about itself
 
 
-def glued(**values):
-    """Return what `collect.glued` finds in a notebook with these texts under these names."""
-    outputs = [
-        nbformat.v4.new_output(
-            "display_data", {"application/papermill.record/text/plain": text}, metadata={"scrapbook": {"name": name}}
-        )
-        for name, text in values.items()
-    ]
-    return collect.glued(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)]))
+SAID = {
+    "10_members": {"n_train": 8_000, "n_test": 2_000, "n_selection": 1_000, "training": 12.5},
+    "33_architectures": {"n_replicas": 3, "main": "Fashion-MNIST", "gain": math.nan},
+}
 
 
-@pytest.mark.parametrize("value", [0, 3, -12, 10_000, 0.0, 15.589999999999996, -2.5e-07, 1e16, 1.5e300])
-def test_numbers_are_what_they_were(value):
-    assert glued(a=repr(value)) == {"a": value}
-    assert type(glued(a=repr(value))["a"]) is type(value)
+def test_numbers_of_chapters_are_told_apart_and_words_are_left_to_their_pages():
+    found = collect.numbers(SAID)
+    assert found["members_training"] == 12.5
+    assert math.isnan(found["architectures_gain"])
+    assert "architectures_main" not in found
+    shared = {name: found[name] for name in ("n_train", "n_test", "n_selection", "n_replicas", "dataset")}
+    assert list(shared.values()) == [8_000, 2_000, 1_000, 3, "Fashion-MNIST"]
 
 
-def test_what_is_not_a_number_stays_so():
-    assert math.isnan(glued(a="nan")["a"])
+def test_every_chapter_has_a_name_for_its_numbers():
+    stems = {path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
+    assert set(collect.PREFIXES) == stems
+    assert len(set(collect.PREFIXES.values())) == len(stems)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["__import__('pathlib').Path('made').touch()", "1.2.3", "007", "1_000", "٣", "9" * 5000, "1+1", "(1)", "1\n", "'1'",
-     "<Figure size 638x341 with 2 Axes>", "inf", ""],
-)  # fmt: skip
-def test_what_is_no_number_is_left_alone(text, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert glued(a="1", b=text) == {"a": 1}
-    assert list(tmp_path.iterdir()) == []
+def test_what_a_chapter_wrote_is_read(checkout):
+    (checkout / "tables" / "edition" / "chapter_33.json").write_text('{"numbers": {"gain": 1.5}, "tables": []}')
+    assert collect.written("33_architectures", "edition")["numbers"] == {"gain": 1.5}
 
 
-def test_a_name_that_no_page_can_ask_for_is_left_alone():
-    assert glued(**{"a": "1", "../../a": "2", "a/b": "3", "a }} b": "4", "": "5"}) == {"a": 1}
+# Published records, so that the book can be drawn without training
+
+
+def test_the_records_behind_the_chapters_are_published_with_what_experiments_print(checkout):
+    executed, where = checkout / "executed", checkout / "evidence"
+    executed.mkdir()
+    record = checkout / "records" / "a.json"
+    evidence._keep(record, json.dumps(RECORD).encode())
+    for number, name in ((10, "members"), (33, "architectures")):
+        words = {"numbers": {}, "tables": [], "records": [str(record)]}  # two chapters draw from the same record
+        (checkout / "tables" / "edition" / f"chapter_{number}.json").write_text(json.dumps(words))
+        cell = nbformat.v4.new_code_cell("print(1)", metadata={"tags": ["experiment"]})
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{name}\n")]
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("2"), cell])
+        nbformat.write(book, executed / f"{number}_{name}.ipynb")
+    where.mkdir()
+    (where / "old.csv").write_text("of a measure that is gone\n")
+    collect.publish_records("edition")
+    names = ["experiments.json", "made.json", "members.scores.csv", "provenance.json", "records.csv", "runs.csv"]
+    assert sorted(path.name for path in where.iterdir()) == names
+    assert len(pd.read_csv(where / "records.csv")) == 1
+    assert collect.published_runs()[0].to_dict("records") == TABLE.to_dict("records")
+    assert collect.published_runs()[1] == {"machine": ["edition"]}
+    printed = json.loads((where / "experiments.json").read_text())
+    assert list(printed) == ["10_members", "33_architectures"]
+    assert [output["text"] for outputs in printed["10_members"].values() for output in outputs] == ["members\n"]

@@ -5,7 +5,7 @@ import math
 import pytest
 from checker import check_refused
 
-from wamlib import sweeps
+from wamlib import chapters, sweeps
 from wamlib.config import TrainConfig
 
 NAN, INF = math.nan, math.inf
@@ -93,8 +93,10 @@ OTHER_FORMS = {
     "a share of none": lambda: sweeps.shard([], 1, None),
     "a pool of an unknown start": lambda: sweeps.pool("middle", model="mlp"),
     "a pool whose trunk is all": lambda: sweeps.pool("shared start", model="mlp", epochs=2, trunk_epochs=2),
-    "a sweep of an unknown name": lambda: sweeps.book(n_member=3),
-    "a sweep of a word for a list": lambda: sweeps.book(models="mlp"),
+    "a sweep of an unknown name": lambda: chapters.all_runs({"n_member": 3}),
+    "a sweep of a chapter that is none": lambda: chapters.all_runs(chapters=["membres"]),
+    "parameters of a chapter that is none": lambda: chapters.defaults("membres"),
+    "a sweep of a word for a list": lambda: chapters.all_runs({"models": "mlp"}),
 }
 SHARDS = ("", "1", "1/", "/2", "0/2", "3/2", "1/2/3", "a/b", "-1/2", "1.0/2", " 1/2", "1\u00b2/2", "1/0")
 OTHER_FORMS |= {f"the shard {text!r}": lambda text=text: sweeps.read_shard(text) for text in SHARDS}
@@ -156,9 +158,9 @@ PARAMETERS = {
 
 @pytest.mark.parametrize(("settings", "said"), PARAMETERS.values(), ids=PARAMETERS)
 def test_parameters(settings, said):
-    assert said in check_refused(lambda: sweeps.check_parameters(settings))
+    assert said in check_refused(lambda: chapters.check_parameters(settings))
 
 
 @pytest.mark.parametrize("settings", [None, [], "n_train: 3", [("n_train", 3)]], ids=repr)
 def test_parameters_that_are_no_mapping(settings):
-    check_refused(lambda: sweeps.check_parameters(settings))
+    check_refused(lambda: chapters.check_parameters(settings))

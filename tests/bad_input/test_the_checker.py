@@ -3,14 +3,14 @@
 import pytest
 from checker import check_ending, check_refused, check_refused_by_cli, run_cli
 
-from wamlib import sweeps
+from wamlib import chapters, sweeps
 from wamlib.config import TrainConfig
 from wamlib.errors import ConfigError
 from wamlib.merge import uniform_soup
 
 GOOD_CALLS = {
     "a config": lambda: TrainConfig(epochs=3),
-    "parameters": lambda: sweeps.check_parameters({"n_train": None, "widths": [1, 0.5], "models": []}),
+    "parameters": lambda: chapters.check_parameters({"n_train": None, "widths": [1, 0.5], "models": []}),
     "a shard": lambda: sweeps.read_shard("2/3"),
     "a soup of nothing but counts": lambda: uniform_soup([{}, {}]),
 }

@@ -2,13 +2,14 @@
 
 import importlib
 
-from .parameters import Parameters, check_parameters, defaults, names
+from .parameters import Parameters, check_parameters, defaults, names, notebook
 
 __all__ = ["all_runs", "datasets", "given", "module"]
 
 
 def module(name):
     """Return the module of a chapter."""
+    notebook(name)  # refuses what is none
     return importlib.import_module(f"{__package__}.{name}")
 
 
