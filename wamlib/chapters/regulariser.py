@@ -246,7 +246,13 @@ def gains(table):
 def doublings(table):
     """Return log2 of the soup's top eigenvalue over the mean of its members', by model and replica."""
     wide = table.pivot_table("eigenvalue", ["model", "replica"], "network", sort=False)
-    return np.log2(wide["uniform soup"] / wide["member"])
+    return doubled(wide)
+
+
+def doubled(wide):
+    """Return log2 of the soup's value over the member's; NaN where one of them is not above 0, as beside a minimum."""
+    above = wide.where(wide > 0)
+    return np.log2(above["uniform soup"] / above["member"])
 
 
 def rises(table):
@@ -254,7 +260,7 @@ def rises(table):
     ends = table[table.step.isin([-1.0, 0.0, 1.0])].assign(far=lambda rows: rows.step.abs())
     loss = ends.groupby(["model", "replica", "network", "far"]).loss.mean().unstack("far")
     rise = (loss[1.0] - loss[0.0]).unstack("network")
-    return np.log2(rise["uniform soup"] / rise["member"])
+    return doubled(rise)
 
 
 def by_network(tables, column, start):
