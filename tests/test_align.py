@@ -13,6 +13,7 @@ from torch import nn
 from wamlib import align, models, probe
 from wamlib.errors import AlignmentError, MemberMismatchError
 from wamlib.merge import interpolate
+from wamlib.pools import Pool
 
 TORCHVISION = ["resnet18", "resnet34", "resnet50", "vgg11", "vgg11_bn", "densenet121", "mobilenet_v2"]
 ALIGNABLE = [name for name in models.SMALL if name != "vit"]  # refused, see below
@@ -251,14 +252,12 @@ def test_running_statistics_do_not_decide_a_matching():
 
 def test_matching_lowers_the_barrier_between_trained_members(store):
     runs = [store.train(tiny(init_seed=seed, seed=seed, epochs=10, peak_lr=0.1)) for seed in range(2)]
-    from wamlib.tables import Evaluator
-
-    evaluator = Evaluator("mlp", store.dataset(runs[0].config))
-    a, b = (run.state for run in runs)
-    naive = probe.barrier(a, b, evaluator.error).height
-    for by, batches in (("weights", None), ("activations", evaluator.training_batches())):
-        found = align.permutation(a, b, evaluator.module, by=by, batches=batches)
-        assert probe.barrier(a, align.apply(found, b), evaluator.error).height < 0.6 * naive, by
+    pool = Pool(runs, store.dataset(runs[0].config))
+    a, b = pool.states
+    naive = probe.barrier(a, b, pool.error).height
+    for by, batches in (("weights", None), ("activations", pool.training_batches())):
+        found = align.permutation(a, b, pool.module, by=by, batches=batches)
+        assert probe.barrier(a, align.apply(found, b), pool.error).height < 0.6 * naive, by
 
 
 def test_merge_many_finds_copies_and_keeps_functions():

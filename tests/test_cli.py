@@ -46,6 +46,21 @@ def wamlib(*words, home):
     )
 
 
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Return a function that gives the exit code and what is said of a command, in this process: one costs seconds."""
+
+    def run(*words):
+        for name, value in {"WAMLIB_HOME": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "160"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["wamlib", *map(str, words)])
+        with pytest.raises(SystemExit) as end:  # a traceback would come out of main as the error itself
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
 @pytest.mark.slow
 def test_shares_of_a_sweep_add_up_to_it(tmp_path):
     (tmp_path / "params.yml").write_text(SMALL.replace("cifar10", "digits"))
@@ -91,7 +106,7 @@ def test_sweep_trains_and_runs_lists(tmp_path):
         (["fetch", "folder:nope"], "no such folder"),
     ],
 )
-def test_mistakes_end_with_one_message_and_code_2(words, said, tmp_path):
+def test_mistakes_end_with_one_message_and_code_2(words, said, command, tmp_path):
     (tmp_path / "broken.yml").write_text("a: [1")
     (tmp_path / "list.yml").write_text("- 1")
     (tmp_path / "unknown-data.yml").write_text(
@@ -102,15 +117,14 @@ def test_mistakes_end_with_one_message_and_code_2(words, said, tmp_path):
     (tmp_path / "typo.yml").write_text("{n_trian: 100}")
     (tmp_path / "bad-value.yml").write_text("{epochs: 0}")
     words = [tmp_path / word if word.endswith(".yml") else word for word in words]
-    done = wamlib(*words, home=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "wanted" in done.stderr
+    code, _, error = command(*words)
+    assert code == 2
+    assert said in error
+    assert "wanted" in error
 
 
 def test_unknown_commands_are_refused(tmp_path):
-    done = wamlib("mege", home=tmp_path)
+    done = wamlib("mege", home=tmp_path)  # a process of its own
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
@@ -136,26 +150,26 @@ def files(tmp_path_factory):
     return folder
 
 
-def test_merge_writes_what_the_library_merges(files, tmp_path):
+def test_merge_writes_what_the_library_merges(files, command, tmp_path):
     out = tmp_path / "soup.safetensors"
-    done = wamlib("merge", files / "a.safetensors", files / "b.safetensors", "-o", out, home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("uniform of 2 files, 2 tensors, 0.0 MB")
+    code, said, error = command("merge", files / "a.safetensors", files / "b.safetensors", "-o", out)
+    assert code == 0, error
+    assert said.strip().endswith("uniform of 2 files, 2 tensors, 0.0 MB")
     assert load_file(out)["layer.weight"][0].tolist() == [2.0, 3.0, 4.0]
     words = ["--method", "ties", "--density", "0.5", "--base", files / "base.safetensors", "--scope", "tensor"]
-    done = wamlib("merge", files / "a.safetensors", files / "wrapped.pt", "-o", out, *words, home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Notice: stripped the prefix 'module.'" in done.stderr
+    code, _, error = command("merge", files / "a.safetensors", files / "wrapped.pt", "-o", out, *words)
+    assert code == 0, error
+    assert "Notice: stripped the prefix 'module.'" in error
     assert load_file(out)["layer.weight"][0].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_dry_run_prints_keys_shapes_dtypes_and_the_plan(files, tmp_path):
+def test_a_dry_run_prints_keys_shapes_dtypes_and_the_plan(files, command, tmp_path):
     words = [files / "a.safetensors", files / "b.safetensors", "-o", tmp_path / "out.safetensors", "--dry-run"]
-    done = wamlib("merge", *words, "--weights", "0.25,0.75", home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, output, error = command("merge", *words, "--weights", "0.25,0.75")
+    assert code == 0, error
     said = ["layer.weight", "float32", "2×3", "uniform", "steps", "int64", "from the first member"]
     said += ["weights [0.25, 0.75]", "nothing was written", str(files / "b.safetensors")]
-    assert [words for words in said if words not in done.stdout] == []
+    assert [words for words in said if words not in output] == []
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -182,7 +196,7 @@ def test_a_dry_run_prints_keys_shapes_dtypes_and_the_plan(files, tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_mistakes_of_a_merge_end_with_one_message_and_code_2(words, said, files, tmp_path, monkeypatch, capsys):
+def test_mistakes_of_a_merge_end_with_one_message_and_code_2(words, said, files, command, tmp_path):
     def path(word, folder):
         return folder / (word if "." in word else f"{word}.safetensors")
 
@@ -197,12 +211,8 @@ def test_mistakes_of_a_merge_end_with_one_message_and_code_2(words, said, files,
         w if w.startswith("--") or (words[i - 1].startswith("--") and w != "base") else path(w, files)
         for i, w in enumerate(words)
     ]
-    # In this process, because starting one takes seconds; a traceback would come out of main as the error itself.
-    monkeypatch.setattr(sys, "argv", ["wamlib", "merge", *map(str, plain), "-o", str(out)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    error = capsys.readouterr().err
+    code, _, error = command("merge", *plain, "-o", out)
+    assert code == 2
     assert said in error
     assert "wanted" in error
     assert sorted(tmp_path.rglob("*")) == before

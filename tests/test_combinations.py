@@ -218,7 +218,22 @@ def test_one_member_disagrees_with_nobody(pool, dataset):
     table = combinations(Pool(pool, dataset), sizes=(1,), kinds=["logit ensemble"]).set_index("combination")
     assert math.isnan(table.disagreement["member"])
     assert table.accuracy["member"] == table.accuracy["logit ensemble"]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (2, 9), (0,), (-1, 2)])
+def test_a_soup_is_never_smaller_than_asked_for(pool, dataset, sizes):
     with pytest.raises(ProbeError, match="1 to 4"):
-        combinations(Pool(pool, dataset), sizes=(2, 5))
+        combinations(Pool(pool, dataset), sizes=sizes)
 
 
+@pytest.mark.parametrize("model", ["mlp", "resnet8"])
+def test_copies_are_one_member_however_combined_and_stay_as_they_are(model, dataset):
+    (run,) = untrained(model, dataset, 1)
+    before = {key: value.clone() for key, value in run.state.items()}
+    table = combinations(Pool([run] * 3, dataset), sizes=(3,)).set_index("combination")
+    torch.testing.assert_close(run.state, before, rtol=0, atol=0)
+    if model == "resnet8":  # BatchNorm is recalibrated in soups: with other images, to other statistics
+        table = table.drop(index=["uniform soup", "greedy soup"])
+    assert table.accuracy.nunique() == 1
+    assert table.nll.round(5).nunique() == 1
+    assert table.disagreement["member"] == table.distance["member"] == 0

@@ -1,28 +1,20 @@
-"""Norms of tensors, and of soups against their members."""
+"""Norms of tensors, and models brought to other norms."""
 
 import copy
-import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from helpers import linear_state, random_dataset, untrained
 
-from wamlib import probe, tables
+from wamlib import probe
 from wamlib.errors import ProbeError
-from wamlib.merge import uniform_soup
 
 
 @pytest.fixture(scope="module")
 def pool():
     return untrained("resnet8", random_dataset(), n=4, spread=0.5)
-
-
-def flat(state):
-    wide = [t.double().flatten() for key, t in state.items() if "running_" not in key and "num_batches" not in key]
-    return torch.cat(wide).numpy()
 
 
 def test_norms_are_those_of_numpy_and_their_squares_sum_to_that_of_all(pool):
@@ -76,92 +68,3 @@ def test_zeros_stay_zeros_and_can_be_asked_for():
 def test_norms_that_cannot_be_reached_are_refused(norms, message):
     with pytest.raises(ProbeError, match=message):
         probe.rescale_to(linear_state(0) | {"bias": torch.zeros(3)}, norms)
-
-
-# Soups against their members
-
-
-def test_ratios_are_those_of_the_soup_itself(pool):
-    reference = untrained("resnet8", random_dataset(), n=5, spread=0.5)[4].state
-    found = tables.norm_ratios(pool, reference, [1, 2, 4], n_subsets=3)
-    every = flat(uniform_soup([run.state for run in pool]))
-    spread = np.sqrt(np.mean([np.sum((flat(run.state) - every) ** 2) for run in pool]))
-    for row in found[found.layer == "all"].itertuples():
-        chosen = tables.subsets(4, row.n_members, 3)[row.subset]
-        members = [flat(pool[i].state) for i in chosen]
-        soup = flat(uniform_soup([pool[i].state for i in chosen]))
-        assert row.norm_ratio == pytest.approx(np.linalg.norm(soup) / np.mean([np.linalg.norm(m) for m in members]))
-        apart = [member - flat(reference) for member in members]
-        rms = np.sqrt(np.mean([a @ a for a in apart]))
-        assert row.deviation_ratio == pytest.approx(np.linalg.norm(np.mean(apart, axis=0)) / rms, rel=1e-5)
-        assert row.centred_ratio == pytest.approx(np.linalg.norm(soup - every) / spread, abs=1e-5)
-        if row.n_members > 1:
-            cosine = np.mean([a @ b for a, b in itertools.combinations(apart, 2)]) / rms**2
-            assert row.cosine == pytest.approx(cosine, rel=1e-5)
-    kernels = found.query("n_members == 4 and layer == 'kernels'").iloc[0]
-    only = [np.concatenate([t.numpy().ravel() for t in run.state.values() if t.dim() > 1]) for run in pool]
-    usual = np.mean([np.linalg.norm(one) for one in only])
-    assert kernels.norm_ratio == pytest.approx(np.linalg.norm(np.mean(only, axis=0)) / usual, rel=1e-5)
-    layer = found.query("n_members == 4 and layer == 'conv1.weight'").iloc[0]
-    soup = uniform_soup([run.state for run in pool])["conv1.weight"].norm().item()
-    usual = np.mean([run.state["conv1.weight"].norm().item() for run in pool])
-    assert layer.norm_ratio == pytest.approx(soup / usual, rel=1e-5)
-
-
-def test_the_deviation_follows_from_the_cosine(pool):
-    found = tables.norm_ratios(pool, pool[0].state, [2, 3, 4], n_subsets=2).query("deviation_ratio > 0")
-    law = 1 / found.n_members + (1 - 1 / found.n_members) * found.cosine
-    np.testing.assert_allclose(found.deviation_ratio**2, law)
-
-
-def test_over_all_subsets_the_centred_law_is_an_identity_whatever_the_members_have_in_common(pool):
-    """So it is no evidence that members are independent; these here share a drift and correlate in pairs."""
-    pool = copy.deepcopy(pool)
-    for run in pool[2:]:
-        run.state["conv1.weight"] = run.state["conv1.weight"] + 3.0
-    found = tables.norm_ratios(pool, None, [1, 2, 3, 4], n_subsets=99).query("layer == 'all'")
-    for n, rows in found.groupby("n_members"):
-        assert len(rows) == math.comb(4, n)
-        assert np.mean(rows.centred_ratio**2) == pytest.approx(rows.centred_law.iloc[0] ** 2, abs=1e-9)
-    assert found[found.n_members == 2].centred_ratio.std() > 0.1
-
-
-class Member:
-    """A vector that stands for a member."""
-
-    def __init__(self, vector):
-        self.state = {"weight": vector.view(100, 200), "bn.running_mean": torch.full((3,), 1e6)}
-
-
-def gaussians(drift):
-    draw = torch.Generator().manual_seed(0)
-    common = torch.randn(20_000, generator=draw, dtype=torch.float64) * drift
-    return [Member(common + torch.randn(20_000, generator=draw, dtype=torch.float64)) for _ in range(10)]
-
-
-def test_independent_deviations_shrink_by_the_square_root_and_those_with_a_common_drift_do_not():
-    for drift, cosine in ((0, 0), (1, 0.5)):
-        found = tables.norm_ratios(gaussians(drift), None, [2, 5, 10], n_subsets=2).query("layer == 'all'")
-        np.testing.assert_allclose(found.cosine, cosine, atol=0.02)
-        plain = found.deviation_ratio * np.sqrt(found.n_members)
-        law = np.sqrt(1 + (found.n_members - 1) * cosine)
-        np.testing.assert_allclose(plain, law, rtol=0.02)
-        # The drift taken off, both look alike.
-        np.testing.assert_allclose(found.centred_ratio, found.centred_law, atol=0.02)
-
-
-def test_what_cannot_be_compared_is_refused(pool):
-    with pytest.raises(ProbeError, match="sizes"):
-        tables.norm_ratios(pool, None, [5])
-    with pytest.raises(ProbeError, match=r"pool.*one member"):
-        tables.norm_ratios(pool[:1], None, [1])
-    with pytest.raises(ProbeError, match=r"reference.*conv1\.weight"):
-        tables.norm_ratios(pool, {k: t for k, t in pool[0].state.items() if k != "conv1.weight"}, [2])
-
-
-def test_rows_name_every_learnable_tensor_once(pool):
-    found = tables.norm_ratios(pool, None, [2, 4], n_subsets=2)
-    counts = found.groupby(["n_members", "subset"]).layer.agg(list)
-    assert all(layers == ["all", "kernels", *probe.layer_norms(pool[0].state)] for layers in counts)
-    assert isinstance(found, pd.DataFrame)
-    assert len(counts) == 3

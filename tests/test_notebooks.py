@@ -2,16 +2,17 @@
 
 import ast
 import importlib
-import inspect
+import json
 import re
 import statistics
 from pathlib import Path
 
 import jupytext
 import nbformat
+import papermill
 import pytest
 
-from wamlib import plot, sweeps
+from wamlib import chapters, reach
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -25,6 +26,14 @@ def code_cells(notebook):
 
 def plain(source):
     return "\n".join(line for line in source.splitlines() if not line.startswith("%"))
+
+
+def tags_of(cell):
+    return cell.metadata.get("tags", [])
+
+
+def is_folded(cell):
+    return any(tag.startswith(("hide-", "remove-")) for tag in tags_of(cell))
 
 
 def cells(notebook):
@@ -55,44 +64,147 @@ def parameters(notebook):
     return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_parameters_have_the_same_defaults_everywhere(name):
-    # What `make sweep` trains and what the chapters ask for must be the same runs.
-    defaults = {key: p.default for key, p in inspect.signature(sweeps.book).parameters.items()}
-    for key, value in parameters(TEXTS[name]).items():
-        if key in defaults:
-            assert value == (list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]), key
+# Linear members are trained at a larger size than others.
+OWN_DEFAULTS = {"n_train": ["20_templates", "21_templates_of_soups"]}
 
 
-def test_a_sweep_knows_every_parameter_and_no_other():
-    known = set().union(*(parameters(text) for text in TEXTS.values()))
-    deciding = set(inspect.signature(sweeps.book).parameters) - {"others"}
-    assert known - deciding == set(sweeps.CHAPTER_ONLY)
-    assert deciding <= known
+def test_chapters_that_share_a_parameter_share_its_default():
+    # Or they would not share runs, and the book would train many more.
+    defaults = {}
+    for name, text in TEXTS.items():
+        for key, value in parameters(text).items():
+            if name not in OWN_DEFAULTS.get(key, ()):
+                assert defaults.setdefault(key, value) == value, (name, key)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_parameters_cells_pass_the_check_of_parameters(name):
-    sweeps.check_parameters(parameters(TEXTS[name]))
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_parameters_pass_their_check_and_are_read_as_papermill_reads_them(path):
+    found = parameters(TEXTS[path.stem])
+    chapters.check_parameters(found)
+    assert chapters.defaults(path.stem.partition("_")[2]) == found
+    inspected = papermill.inspect_notebook(str(path))
+    assert {name: ast.literal_eval(one["default"]) for name, one in inspected.items()} == found
+    assert all(one["help"] for one in inspected.values())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yml")), ids=lambda path: path.stem)
 def test_profiles_set_only_parameters_that_exist(path):
     known = set().union(*(parameters(text) for text in TEXTS.values()))
-    assert set(sweeps.read_parameters(path)) <= known
+    assert set(chapters.read_parameters(path)) <= known
+
+
+def flaws_of_cells(cells):
+    """Return what is wrong with code cells: long lines, classes, long functions, too many lines."""
+    flaws, lengths = [], [len(cell.source.splitlines()) for cell in cells]
+    for cell in cells:
+        flaws += [f"long line: {line}" for line in cell.source.splitlines() if len(line) > 100]
+        for node in ast.walk(ast.parse(plain(cell.source))):
+            if isinstance(node, ast.ClassDef):
+                flaws.append(f"class {node.name}")
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 6:
+                flaws.append(f"long function {node.name}")
+    if max(lengths) > 20 or statistics.median(lengths) > 9:
+        flaws.append(f"long cells: {lengths}")
+    return flaws
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_cells_are_short_and_define_nothing_long(name):
-    lengths = []
-    for cell in code_cells(TEXTS[name]):
-        lengths.append(len(cell.source.splitlines()))
-        tree = ast.parse(plain(cell.source))
-        assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-        long = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno >= 6]
-        assert not long
-    assert max(lengths) <= 25
-    assert statistics.median(lengths) <= 9
+    assert flaws_of_cells(code_cells(TEXTS[name])) == []
+
+
+@pytest.mark.parametrize(
+    "source", ["x = 1  # " + "x" * 93, "class A:\n    x = 1", "def f():" + "\n    x = 1" * 6, "x = 1\n" * 21]
+)
+def test_a_cell_that_is_none_for_people_is_found(source):
+    assert flaws_of_cells([nbformat.v4.new_code_cell(source)])
+    assert not flaws_of_cells([nbformat.v4.new_code_cell("def f():" + "\n    x = 1" * 5)])
+
+
+def test_at_least_half_of_the_code_is_visible():
+    shares = {}
+    for name, text in TEXTS.items():
+        lines = [(is_folded(cell), line) for cell in code_cells(text) for line in cell.source.splitlines() if line]
+        shares[name] = sum(not folded for folded, _ in lines), len(lines)
+        print(f"{name}: {shares[name][0]} of {shares[name][1]} lines of code are visible")
+    visible, everything = map(sum, zip(*shares.values(), strict=True))
+    print(f"{visible} of {everything}")
+    assert visible >= everything / 2
+    assert all(2 * seen >= all_ for seen, all_ in shares.values()), shares
+
+
+# Every chapter shows its experiment; where nothing is trained it is not executed, so that nothing may rest on it
+
+
+def names_in(source):
+    """Return the names that code sets, and those that it reads."""
+    nodes = list(ast.walk(ast.parse(plain(source))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        names |= {node.name} if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else set()
+        names |= {node.arg} if isinstance(node, ast.arg) else set()
+    return names, {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def resting_on_experiments(cells):
+    """Return the names that experiments set and that code elsewhere reads without having set them itself."""
+    only, elsewhere, resting = set(), set(), set()
+    for cell in cells:
+        sets, reads = names_in(cell.source)
+        if "experiment" in tags_of(cell):
+            only |= sets
+        else:
+            elsewhere |= sets
+            resting |= reads & (only - elsewhere)
+    return resting
+
+
+def flaws_of_experiments(notebook):
+    """Return what is wrong with the experiment and the last cell of a chapter."""
+    cells, flaws = code_cells(notebook), []
+    experiments = [cell for cell in cells if "experiment" in tags_of(cell)]
+    if len(experiments) != 1:
+        flaws.append(f"{len(experiments)} experiments")
+    flaws += ["a long experiment" for cell in experiments if len(cell.source.splitlines()) > 10]
+    flaws += ["a folded experiment" for cell in experiments if is_folded(cell)]
+    flaws += [f"rests on {name} of the experiment" for name in sorted(resting_on_experiments(cells))]
+    says = [cell for cell in cells if "here.say(" in cell.source]
+    if says != cells[-1:] or tags_of(cells[-1]) != ["remove-cell"] or not cells[-1].source.startswith("here.say("):
+        flaws.append("no folded last cell that says the numbers")
+    return flaws
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_chapter_shows_its_experiment_and_says_its_numbers_in_the_end(name):
+    # The primer is the one chapter without a pool: all of it is experiment.
+    assert flaws_of_experiments(TEXTS[name]) == ["0 experiments"] * (name == "01_primer")
+
+
+@pytest.mark.parametrize(
+    ("cell", "flaw"),
+    [
+        (("print(soup)", []), "rests on soup of the experiment"),
+        (("soup = soup + 1", []), None),  # not seen: it would fail where it is executed
+        (("def f(soup):\n    return soup", []), None),
+        (("x = 2", ["experiment"]), "2 experiments"),
+        (("here.say({})", ["remove-cell"]), "no folded last cell that says the numbers"),
+    ],
+)
+def test_a_chapter_that_rests_on_its_experiment_is_found(cell, flaw):
+    sources = [("x = 1", ["parameters"]), ("soup = x", ["experiment"]), cell, ("here.say({})", ["remove-cell"])]
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": tags}) for source, tags in sources]
+    assert flaws_of_experiments(nbformat.v4.new_notebook(cells=cells)) == ([flaw] if flaw else [])
+    cells[-1].metadata["tags"] = []
+    assert "no folded last cell that says the numbers" in flaws_of_experiments(nbformat.v4.new_notebook(cells=cells))
+
+
+def test_an_experiment_that_is_long_or_folded_is_found():
+    tags = {"tags": ["experiment", "hide-input"]}
+    cells = [nbformat.v4.new_code_cell("x = 1\n" * 11, metadata=tags), nbformat.v4.new_code_cell("here.say({})")]
+    found = flaws_of_experiments(nbformat.v4.new_notebook(cells=cells))
+    assert {"a long experiment", "a folded experiment"} <= set(found)
 
 
 def source_of(name):
@@ -104,12 +216,12 @@ PARTS = (
     r"^\(ch-[\w-]+\)=\n# [^\n]+\?$",  # its question
     r"^\w[^\n]*",  # the answer
     r"^:::\{admonition\} What this costs$",
-    r"\*\*What would change our mind:\*\*",
+    r"\*\*What\s+would\s+change\s+our\s+mind:\*\*",
     r"^:tags: \[parameters\]$",
     r"^## (?!Exercises|Take-away)",
     r"^## Exercises$",
     r"^## Take-away$",
-    r"^Sources: .*\{cite\}",
+    r"^Sources:\s(?s:.*)\{cite\}",
 )
 
 
@@ -186,21 +298,24 @@ FIGURE = re.compile(r"^:::\{glue:figure\} (?P<glue>\w+)\n(?P<body>.*?)\n:::$", r
 
 
 def plot_of(source, figure):
-    """Return the function of `wamlib.plot` that draws a figure: within glue(), or before it under a name."""
-    drawn = re.search(rf'glue\("{figure}", ([\w.]+)', source)[1]
-    if not drawn.startswith("wamlib."):
-        drawn = re.search(rf"^{drawn} = (wamlib\.plot\.\w+)\(", source, re.M)[1]
-    return getattr(plot, drawn.removeprefix("wamlib.plot."))
+    """Return the (module, name) of the function that draws a figure: within here.show(), or before it under a name."""
+    drawn = re.search(rf'here\.show\("{figure}", ([\w.]+)', source)[1]
+    if "." not in drawn and (named := re.findall(rf"^{drawn} = ([\w.]+)\(", source.partition(f'"{figure}"')[0], re.M)):
+        drawn = named[-1]
+    module, _, name = drawn.rpartition(".")
+    chapter = "wamlib.chapters." + re.search(r"^from wamlib\.chapters import (\w+) as chapter$", source, re.M)[1]
+    if not module:  # of a part of the chapter
+        module = re.search(rf"^from ([\w.]+) import .*\b{name}\b", source, re.M)[1]
+    return (chapter if module == "chapter" else module), name
 
 
-def has_bars(function, seen=()):
-    """Return whether a function of `wamlib.plot`, or one that it calls there, draws bars or a band."""
-    source = inspect.getsource(function)
-    if re.search(r"\.(errorbar|fill_between)\(", source):
-        return True
-    called = {getattr(inspect.getmodule(function), name, None) for name in re.findall(r"\b(\w+)\(", source)}
-    called = [one for one in called if inspect.isfunction(one) and one.__module__.startswith("wamlib.plot")]
-    return any(has_bars(one, (*seen, function)) for one in called if one not in seen and one is not function)
+def has_bars(module, name):
+    """Return whether a function draws bars or a band, by itself or by what it calls in a chapter or `wamlib.plot`."""
+    found = {}
+    reach._follow(module, name, found)
+    assert found, f"{module}.{name} is no function of the package"
+    trees = [tree for place, tree in found.items() if place[0].startswith(("wamlib.chapters", "wamlib.plot"))]
+    return any(f'["attr", "{method}"]' in json.dumps(trees) for method in ("errorbar", "fill_between"))
 
 
 def flaws_of_figures(source):
@@ -221,7 +336,7 @@ def flaws_of_figures(source):
             flaws.append(f"{name}: no alt text that states a point")
         if not re.match(r"\*\*[^*]+[.!]\*\*", caption):
             flaws.append(f"{name}: the caption does not begin with its claim")
-        if has_bars(plot_of(source, figure["glue"])):
+        if has_bars(*plot_of(source, figure["glue"])):
             if not re.search(r"\b(bars?|bands?|whiskers?|intervals?)\b", caption, re.I):
                 flaws.append(f"{name}: the caption does not say what bars are")
             if not re.search(r"\{glue:text\}`n_\w+", caption):
@@ -256,9 +371,9 @@ def test_a_figure_with_a_flaw_is_found(old, new, flaw):
 
 
 def test_bars_are_known_from_the_drawing():
-    assert has_bars(plot.alignment_paths)  # drawn by facets(), which a function beside it calls
-    assert has_bars(plot.waterfall)  # drawn by a function beside it
-    assert not has_bars(plot.picture_grid)
+    assert has_bars("wamlib.chapters.alignment", "alignment_paths")  # drawn by a function of wamlib.plot
+    assert has_bars("wamlib.chapters.protocols", "waterfall")
+    assert not has_bars("wamlib.chapters.magnitude", "layer_heat_maps")
 
 
 # Words of the glossary that mean nothing else in this book, with the forms in which they come.
@@ -367,14 +482,8 @@ def test_equations_are_cited_and_chapters_are_referred_to_by_name():
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_number_in_the_prose_is_glued(name):
-    source = (ROOT / "notebooks" / "text" / f"{name}.md").read_text()
-    glued = set(re.findall(r"""glue\(f?["']([\w{}]+)["']""", source)) | set(re.findall(r'"(\w+)":', source))
-    asked = set(re.findall(r"\{glue:text\}`(\w+)", source))
-    static = {key for key in glued if "{" not in key}
-    patterns = [re.compile(re.sub(r"\{\w+\}", r"\\w+", key) + "$") for key in glued - static]
-    missing = [key for key in asked if key not in static and not any(p.match(key) for p in patterns)]
-    assert not missing
-    # A measured number typed into a sentence: digits with a decimal point before "%" or "points".
-    prose = re.sub(r"```.*?```|\$\$.*?\$\$|`[^`]*`", "", source, flags=re.S)
+def test_no_measured_number_is_typed_into_the_prose(name):
+    # Digits with a decimal point before "%" or "points". That every name is said, test_every_profile.py looks after.
+    prose = re.sub(r"```.*?```|\$\$.*?\$\$|`[^`]*`", "", source_of(name), flags=re.S)
     assert not re.findall(r"\d+\.\d+ (?:%|points)", prose)
+    assert "glue(" not in source_of(name)

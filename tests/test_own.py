@@ -155,14 +155,3 @@ def test_a_small_folder_is_passed_over_more_often_and_another_is_not(folder, tmp
     assert data.training_size("fashion-mnist") is None
     undivided = f"folder:{folder / 'pictures' / 'train'}"
     assert data.training_size(undivided) == len(data.load(undivided).train)
-
-
-def test_members_that_the_book_shows_are_trained_by_its_sweep():
-    recipe = {"n_replicas": 1, "n_members": 3, "epochs": 4, "trunk_epochs": 2, "n_eval": 2_000}
-    pools = sweeps.pools_by_dataset({"digits": 1_000}, ["resnet8"], starts=["shared start"], **recipe)
-    wanted = {config for pool in pools.values() for config in pool}
-    small = {"dataset": "digits", "datasets": ["digits"], "n_train": 1_000, "n_train_pools": 1_000}
-    trained = set(sweeps.book(**small))
-    assert len(wanted) == 3
-    assert wanted <= trained
-    assert not wanted & set(sweeps.book(**small, n_eval_pools=1_000))

@@ -1,20 +1,18 @@
 """Predictions that are kept: found by what they follow from, and never in place of others."""
 
 import contextlib
-import math
 import subprocess
 import sys
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 from helpers import eval_logits, random_dataset, untrained
 from safetensors.torch import load, load_file, save_file
 
 from wamlib import models, predictions
+from wamlib.pools import Pool
 from wamlib.predictions import Predictions, fingerprint
-from wamlib.tables import Evaluator
 
 # Fingerprints
 
@@ -202,59 +200,7 @@ def test_two_processes_that_write_one_key_leave_a_whole_file(tmp_path):
     assert whole(files(tmp_path)[0])
 
 
-# Tables
-
-TABLE = pd.DataFrame({"what": ["soup, first", 'a "quoted" one', "none"], "n": [1, 2, 3], "right": [True, False, True]})
-TABLE = TABLE.assign(value=[1 / 3, -1e-300, math.inf], gap=[0.1 + 0.2, math.nan, -0.0])
-
-
-def test_a_table_is_the_same_whether_it_was_kept_or_not(tmp_path):
-    store = Predictions(tmp_path)
-    first = store.table(["a"], lambda: TABLE)
-    again = store.table(["a"], lambda: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(first, TABLE, check_exact=True)
-    pd.testing.assert_frame_equal(again, first, check_exact=True)
-    assert store.table(["b"], lambda: TABLE[:1]).shape == (1, 5)
-    assert [path.suffix for path in files(tmp_path)] == [".json", ".json"]
-
-
-def test_a_kept_table_has_a_plain_index(tmp_path):
-    table = Predictions(tmp_path).table(["a"], lambda: TABLE.iloc[1:])
-    assert list(table.index) == [0, 1]
-
-
-def test_a_table_and_a_tensor_of_one_key_are_kept_apart(tmp_path):
-    store = Predictions(tmp_path)
-    store.table(["a"], lambda: TABLE)
-    assert store.get(["a"], lambda: torch.ones(1)) == 1
-    assert store.get(["table", "a"], lambda: torch.zeros(1)) == 0
-    pd.testing.assert_frame_equal(store.table(["a"], lambda: pytest.fail("lost")), TABLE)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: b"",
-        lambda content: content[:-1],
-        lambda content: content[:64],
-        lambda content: content.replace(b"soup", b"soap"),
-        lambda content: content.replace(b"soup", b"so\xffp"),  # no text at all
-        lambda content: content.partition(b"\n")[2],
-        lambda content: b"0" * 64 + content[64:],
-    ],
-)
-def test_a_damaged_table_is_computed_anew_and_replaced(damage, tmp_path):
-    store = Predictions(tmp_path)
-    store.table(["a"], lambda: TABLE)
-    (path,) = files(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
-    computed = []
-    pd.testing.assert_frame_equal(store.table(["a"], lambda: computed.append(0) or TABLE), TABLE)
-    assert computed == [0]
-    pd.testing.assert_frame_equal(store.table(["a"], lambda: pytest.fail("not mended")), TABLE)
-
-
-# The evaluator
+# Predictions of a pool
 
 
 @pytest.fixture(scope="module")
@@ -263,13 +209,18 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def states(dataset):
-    return {name: untrained(name, dataset, 1)[0].state for name in ("mlp", "cnn", "resnet8", "vit")}
+def runs(dataset):
+    return {name: untrained(name, dataset, 1) for name in ("mlp", "cnn", "resnet8", "vit")}
+
+
+@pytest.fixture(scope="module")
+def states(runs):
+    return {name: run.state for name, (run,) in runs.items()}
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8", "vit"])
-def test_kept_predictions_are_those_of_the_network(name, dataset, states, tmp_path):
-    plain, keeping = Evaluator(name, dataset), Evaluator(name, dataset, Counting(tmp_path))
+def test_kept_predictions_are_those_of_the_network(name, dataset, runs, states, tmp_path):
+    plain, keeping = Pool(runs[name], dataset), Pool(runs[name], dataset, predictions=Counting(tmp_path))
     for _ in range(2):
         for split in ("test", "selection"):
             for recalibrate in (False, True):
@@ -283,11 +234,14 @@ def test_kept_predictions_are_those_of_the_network(name, dataset, states, tmp_pa
     torch.testing.assert_close(keeping.logits(states[name]), eval_logits(module, dataset.test), rtol=1e-4, atol=1e-5)
 
 
-def test_kept_scores_are_those_of_the_network(dataset, states, tmp_path):
-    keeping, plain = Evaluator("resnet8", dataset, Counting(tmp_path)), Evaluator("resnet8", dataset)
+def test_kept_scores_are_those_of_the_network(dataset, runs, tmp_path):
+    (run,) = runs["resnet8"]
+    keeping = Pool([run], dataset, predictions=Counting(tmp_path))
     for _ in range(2):
-        assert keeping.error(states["resnet8"]) == plain.error(states["resnet8"])
-        assert keeping.selection_accuracy(states["resnet8"]) == plain.selection_accuracy(states["resnet8"])
+        for split in ("test", "selection"):
+            expected = run.record["metrics"][split]["accuracy"]
+            assert keeping.accuracy(run.state, split) == pytest.approx(expected)
+            assert keeping.error(run.state, split) == pytest.approx(100 - expected)
     assert keeping.predictions.computed == 2
 
 
@@ -305,7 +259,7 @@ def one_pixel(split, image=0):
     return replace(split, images=images)
 
 
-def test_whatever_a_prediction_follows_from_makes_it_another(dataset, states, tmp_path):
+def test_whatever_a_prediction_follows_from_makes_it_another(dataset, runs, states, tmp_path):
     """Each of these changes is one that a key of names and settings would not see."""
     state, store = states["resnet8"], Counting(tmp_path)
 
@@ -314,11 +268,11 @@ def test_whatever_a_prediction_follows_from_makes_it_another(dataset, states, tm
         ask()
         return store.computed - before
 
-    def evaluator(model="resnet8", **changes):
-        return Evaluator(model, replace(dataset, **changes), store)
+    def pool(**changes):
+        return Pool(runs["resnet8"], replace(dataset, **changes), predictions=store)
 
     def logits(state=state, split="test", recalibrate=True, **changes):
-        return lambda: evaluator(**changes).logits(state, split, recalibrate=recalibrate)
+        return lambda: pool(**changes).logits(state, split, recalibrate=recalibrate)
 
     test, train, selection = dataset.test, dataset.train, dataset.selection
     assert costs(logits()) == 1
@@ -336,7 +290,7 @@ def test_whatever_a_prediction_follows_from_makes_it_another(dataset, states, tm
         "an image that it is recalibrated on": logits(train=one_pixel(train)),
         "the normalisation of these": logits(train=replace(train, mean=train.mean + 1)),
         "the split": logits(split="selection"),
-        "features": lambda: evaluator().features(state, recalibrate=True),
+        "features": lambda: pool().features(state, recalibrate=True),
     }
     assert {what: costs(ask) for what, ask in changed.items()} == dict.fromkeys(changed, 1)
     assert {what: costs(ask) for what, ask in changed.items()} == dict.fromkeys(changed, 0)
@@ -351,15 +305,14 @@ def test_whatever_a_prediction_follows_from_makes_it_another(dataset, states, tm
     assert {what: costs(ask) for what, ask in unchanged.items()} == dict.fromkeys(unchanged, 0)
 
 
-def test_without_batchnorm_recalibration_is_the_same_prediction(dataset, states, tmp_path):
-    store = Counting(tmp_path)
-    evaluator = Evaluator("mlp", dataset, store)
+def test_without_batchnorm_recalibration_is_the_same_prediction(dataset, runs, states, tmp_path):
+    pool = Pool(runs["mlp"], dataset, predictions=Counting(tmp_path))
     for recalibrate in (False, True):
-        evaluator.logits(states["mlp"], recalibrate=recalibrate)
-    assert store.computed == 1
+        pool.logits(states["mlp"], recalibrate=recalibrate)
+    assert pool.predictions.computed == 1
 
 
-def test_another_architecture_with_the_same_weights_is_another_prediction(dataset, states, tmp_path):
+def test_another_architecture_with_the_same_weights_is_another_prediction(dataset, runs, states, tmp_path):
     @models.register("mlp-test")
     def _mlp(n_classes, in_channels, image_size):
         model = models.build("mlp", n_classes, in_channels, image_size)
@@ -367,6 +320,7 @@ def test_another_architecture_with_the_same_weights_is_another_prediction(datase
         return model
 
     store = Counting(tmp_path)
-    a, b = (Evaluator(name, dataset, store).logits(states["mlp"]) for name in ("mlp", "mlp-test"))
+    pools = (runs["mlp"], untrained("mlp-test", dataset, 1))
+    a, b = (Pool(pool, dataset, predictions=store).logits(states["mlp"]) for pool in pools)
     assert store.computed == 2
     assert not torch.equal(a, b)

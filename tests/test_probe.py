@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers import bn_model, linear_state
+from helpers import bn_model, linear_state, random_dataset, untrained
 from torch import nn
 
 from wamlib import align, data, evaluate, models, probe
 from wamlib.errors import MemberMismatchError, ProbeError
 from wamlib.merge import recalibrate_batchnorm
+from wamlib.pools import Pool
 
 # Templates
 
@@ -181,10 +182,7 @@ def test_the_ends_score_what_their_checkpoints_score(store):
     from conftest import tiny
 
     a, b = (store.train(tiny(model="resnet8", seed=seed)) for seed in (0, 1))
-    from wamlib.tables import Evaluator
-
-    evaluator = Evaluator("resnet8", store.dataset(a.config))
-    line = probe.barrier(a.state, b.state, evaluator.error)
+    line = probe.barrier(a.state, b.state, Pool([a, b], store.dataset(a.config)).error)
     for run, error in [(a, line.errors[0]), (b, line.errors[-1])]:
         assert error == pytest.approx(100 - run.record["metrics"]["test"]["accuracy"], abs=1e-9)
 
@@ -198,6 +196,22 @@ def test_a_barrier_without_both_ends_is_refused(alphas):
 def test_members_that_do_not_match_have_no_line():
     with pytest.raises(MemberMismatchError):
         probe.barrier(linear_state(0), linear_state(0, columns=5), lambda state: 0.0)
+
+
+# Distance of members from their soup
+
+
+def test_distance_from_the_soup_leaves_statistics_out_and_does_not_depend_on_the_scale():
+    states = [run.state for run in untrained("resnet8", random_dataset(), 3, spread=0.5)]
+    kept = [[t.double().numpy().ravel() for k, t in state.items() if "running" not in k and "num_" not in k]
+            for state in states]  # fmt: skip
+    flat = [np.concatenate(parts) for parts in kept]
+    soup = np.mean(flat, axis=0)
+    expected = np.mean([np.linalg.norm(member - soup) for member in flat]) / np.linalg.norm(soup)
+    assert probe.relative_distance(states) == pytest.approx(expected, rel=1e-6)
+    assert probe.relative_distance(states[:1] * 2) == 0
+    larger = [{key: 7 * tensor for key, tensor in state.items()} for state in states]
+    assert probe.relative_distance(larger) == pytest.approx(expected, rel=1e-5)
 
 
 # M12: scale

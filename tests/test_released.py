@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import bn_model, eval_logits, random_dataset, random_split, untrained
-from test_layers import imported, sources
+from test_layers import PACKAGE, imported
 
 from wamlib import evaluate, models, released
 from wamlib.config import derive_seed
 from wamlib.errors import ConfigError
 from wamlib.merge import greedy_soup
+from wamlib.pools import Pool
 
 # D1: training mode
 
@@ -265,22 +266,21 @@ def test_the_soup_by_halves_differs_on_networks_too():
 
 
 def importers(name):
-    return {str(p.id) for p in sources() if name in imported(p.values[1].read_text(), p.values[2])}
+    paths = {path.relative_to(PACKAGE): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    return {path.as_posix() for path, source in paths.items() if name in imported(source, len(path.parts))}
 
 
 def test_only_the_experiments_on_protocols_import_the_released_evaluation():
-    assert importers("released") == {"tables/protocol.py", "tables/scaled_members.py", "tables/scaling.py"}
+    assert importers("released") == {"chapters/magnitude.py", "chapters/protocols.py"}
     assert len(importers("evaluate")) > 5  # the twin: what is imported is seen
 
 
 def test_scores_do_not_depend_on_the_mode_that_a_network_was_left_in():
-    from wamlib.tables import Evaluator
-
     dataset = random_dataset()
     for name, mode in itertools.product(["cnn", "resnet8"], [True, False]):
         (run,) = untrained(name, dataset, 1)
-        evaluator = Evaluator(name, dataset)
-        evaluator.module.train(mode)
-        torch.testing.assert_close(evaluator.logits(run.state), run.logits["test"], rtol=1e-4, atol=1e-5)
-        in_training = released.train_mode_outputs(evaluator.load(run.state), dataset.test, seed=0)[0]
+        pool = Pool([run], dataset)
+        pool.module.train(mode)
+        torch.testing.assert_close(pool.logits(run.state), run.logits["test"], rtol=1e-4, atol=1e-5)
+        in_training = released.train_mode_outputs(pool.load(run.state), dataset.test, seed=0)[0]
         assert not torch.allclose(in_training, run.logits["test"], atol=1e-2)  # the twin

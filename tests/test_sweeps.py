@@ -9,10 +9,8 @@ import torch
 from conftest import tiny
 
 from wamlib import models, sweeps
-from wamlib.config import TrainConfig
 from wamlib.errors import ConfigError
 from wamlib.runs import RunStore
-from wamlib.sweeps.pools import BY_ARCHITECTURE
 
 SMALL = {"model": "mlp", "dataset": "digits", "n_train": 100, "n_members": 2, "epochs": 2, "trunk_epochs": 1}
 
@@ -78,64 +76,6 @@ def test_changes_reach_the_members_and_not_their_trunk():
         assert [(c.augment, c.peak_lr) for c in changed] == [("flip", 0.3)] * 2
         assert [config.start for config in changed] == [config.start for config in plain]
         assert [replace(c, augment="none", peak_lr=p.peak_lr) for c, p in zip(changed, plain, strict=True)] == plain
-
-
-PROTOCOL = {name: value for name, value in SMALL.items() if name != "model"} | {"n_replicas": 2}
-
-
-@pytest.mark.parametrize(
-    ("model", "start"),
-    [("mlp", "independent init"), ("cnn", "independent init"), ("vgg", "re-drawn head"), ("resnet8", "re-drawn head"),
-     ("densenet", "re-drawn head"), ("vit", "re-drawn stem and head"), ("vit-x2", "re-drawn stem and head")],
-)  # fmt: skip
-def test_each_arm_of_the_protocols_adds_one_thing_to_the_arm_before(model, start):
-    pools = sweeps.protocol_pools([model], **PROTOCOL)
-    assert list(pools) == [(model, arm, replica) for arm in sweeps.PROTOCOL_ARMS for replica in (0, 1)]
-    augmented, recipe, begun, trained = (pools[model, arm, 1] for arm in sweeps.PROTOCOL_ARMS)
-    assert recipe == sweeps.pool("shared start", **SMALL | {"model": model}, replica=1)
-    assert augmented == [replace(config, augment="flip-crop") for config in recipe]  # of members, not of the trunk
-    assert begun == sweeps.pool(start, **SMALL | {"model": model}, replica=1)
-    doubled = [replace(c, peak_lr=2 * c.peak_lr, warmup_epochs=2 * c.warmup_epochs) for c in begun]
-    assert trained == doubled
-    assert {config.peak_lr for config in trained} == {2 * BY_ARCHITECTURE[model.partition("-x")[0]]["peak_lr"]}
-
-
-def test_a_learning_rate_that_is_given_is_the_one_that_is_doubled():
-    pools = sweeps.protocol_pools(["resnet8"], peak_lr=0.03, warmup_epochs=0.2, **PROTOCOL)
-    rates = {arm: {(c.peak_lr, c.warmup_epochs) for c in pools["resnet8", arm, 0]} for arm in sweeps.PROTOCOL_ARMS}
-    assert rates == {arm: {(0.03, 0.2)} for arm in sweeps.PROTOCOL_ARMS[:3]} | {"released training": {(0.06, 0.4)}}
-
-
-@pytest.mark.parametrize(("n", "epochs", "trunk"), [(3, 4, 2), (5, 4, 1), (2, 9, 3)])
-def test_a_single_member_takes_as_many_passes_as_a_pool(n, epochs, trunk):
-    settings = {"n_members": n, "epochs": epochs, "trunk_epochs": trunk}
-    single = sweeps.equal_cost_members(["mlp"], n_replicas=2, **settings)
-    assert {kind for _, kind, _ in single} == {"longer, as shared start", "longer, as independent init", "wider"}
-    for start in ("shared start", "independent init"):
-        pool = sweeps.pool(start, model="mlp", **settings)
-        passes = sum(config.epochs for config in {*pool, *(c.start for c in pool if c.start)})
-        for replica in (0, 1):
-            (member,) = single["mlp", f"longer, as {start}", replica]
-            assert (member.epochs, member.start, member.model) == (passes, None, "mlp")
-    (wider,) = single["mlp", "wider", 0]
-    assert (wider.epochs, wider.model) == (epochs, f"mlp-x{n**0.5:.2f}")
-    assert len({config.seed for members in single.values() for config in members}) == 2  # one of each replica
-
-
-def test_a_wider_member_has_about_as_many_weights_as_a_pool():
-    for name in ("mlp", "cnn", "resnet8"):
-        (wider,) = sweeps.equal_cost_members([name], n_members=4, epochs=2, trunk_epochs=1)[name, "wider", 0]
-        sizes = [sum(p.numel() for p in models.build(m, 10, 1, (8, 8)).parameters()) for m in (name, wider.model)]
-        assert 2.5 < sizes[1] / sizes[0] < 4.2  # the first layer reads no more pixels, so a little less
-
-
-def test_pairs_of_width_one_are_members_of_the_pools():
-    settings = {name: value for name, value in SMALL.items() if name != "model"}
-    pairs = sweeps.width_pairs(["mlp"], [0.5, 1], n_replicas=2, **settings)
-    assert [key[1] for key in pairs] == [0.5, 0.5, 1, 1]
-    for replica in (0, 1):
-        assert pairs["mlp", 1, replica] == sweeps.pool("independent init", replica=replica, **SMALL)
-    assert {config.model for config in pairs["mlp", 0.5, 0]} == {"mlp-x0.5"}
 
 
 def test_every_member_has_seen_the_same_number_of_epochs():
@@ -260,77 +200,6 @@ def test_smaller_pools_over_data_sets_begin_the_larger_ones():
         assert pool[:3] == few[name]
 
 
-BOOK = {"dataset": "digits", "datasets": ["digits"], "pretrained_datasets": [], "n_replicas": 2, "n_train": 200,
-        "epochs": 2, "trunk_epochs": 1, "n_train_pools": 100, "n_eval_pools": 60, "n_pool_members": 2, "n_many": 4,
-        "n_linear": 1, "models": [], "wide_models": [], "template_models": [], "pool_models": [], "arm_models": [],
-        "protocol_models": [], "many_models": [], "flat_models": []}  # fmt: skip
-
-
-def of_the_book(**changes):
-    """Return what a change adds to the configs of the book."""
-    return set(sweeps.book(**BOOK | changes)) - set(sweeps.book(**BOOK))
-
-
-def test_the_book_holds_the_pools_of_every_part_of_the_second_perspective():
-    one = {"dataset": "digits", "n_train": 100, "epochs": 2, "trunk_epochs": 1, "n_eval": 60}
-    both = ("shared start", "independent init")
-    replicas = (0, 1)
-
-    def members(model, starts, n):
-        return {c for s in starts for r in replicas for c in sweeps.pool(s, model=model, n_members=n, replica=r, **one)}
-
-    def values(groups):
-        return {config for members in groups.values() for config in members}
-
-    assert of_the_book(pool_models=["mlp"]) == members("mlp", both, 2)
-    assert of_the_book(flat_models=["linear"]) == members("linear", both, 2)
-    assert of_the_book(arm_models=["vit"]) == members("vit", [*sweeps.REDRAWN, "shared init"], 2)
-    assert of_the_book(protocol_models=["cnn"]) == values(
-        sweeps.protocol_pools(["cnn"], n_members=2, n_replicas=2, **one)
-    )
-    single = values(sweeps.equal_cost_members(["mlp"], n_members=2, n_replicas=2, **one))
-    assert of_the_book(many_models=["mlp"]) == members("mlp", both, 4) | single
-    assert of_the_book(many_models=["mlp"]) & of_the_book(pool_models=["mlp"]) == members("mlp", both, 2)
-
-
-def test_every_data_set_has_pools_with_a_shared_start_and_the_main_one_has_independent_ones(tmp_path, monkeypatch):
-    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
-    (tmp_path / "raw" / "here.zip").mkdir(parents=True)
-    found = of_the_book(datasets=["digits", "folder:here.zip"], pool_models=["mlp"])
-    pools = {(c.dataset, c.start is None) for c in found if c.model == "mlp"}
-    assert pools == {("digits", True), ("digits", False), ("folder:here.zip", False)}
-    assert {config.n_eval for config in found if config.model == "mlp"} == {60}
-
-
-def test_each_run_of_the_book_is_listed_once():
-    parts = {"models": ["mlp"], "pool_models": ["mlp", "vit"], "arm_models": ["vit"], "protocol_models": ["vit", "mlp"],
-             "many_models": ["mlp"]}  # fmt: skip
-    configs = sweeps.book(**BOOK | parts)
-    assert len(configs) == len(set(configs)) == len({config.run_id for config in configs})
-
-
-@pytest.mark.parametrize("name", ["pool_models", "arm_models", "protocol_models", "many_models", "flat_models"])
-def test_a_name_where_a_list_is_wanted_is_refused(name):
-    with pytest.raises(ConfigError, match=f"parameter '{name}'"):
-        sweeps.book(**BOOK | {name: "mlp"})
-
-
-def test_a_parameter_that_no_chapter_has_is_refused_and_one_of_a_chapter_is_not():
-    with pytest.raises(ConfigError, match="'n_pool_member'"):
-        sweeps.book(**BOOK, n_pool_member=3)
-    assert sweeps.book(**BOOK, ways=[0.5], n_subsets=3) == sweeps.book(**BOOK)
-
-
-def test_the_book_counts_only_data_sets_that_are_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("WAMLIB_HOME", str(tmp_path))
-    settings = {"dataset": "digits", "models": [], "wide_models": [], "template_models": ["mlp"]}
-    names = {config.dataset for config in sweeps.book(datasets=["digits", "folder:nowhere.zip"], **settings)}
-    assert names == {"digits"}
-    (tmp_path / "raw" / "nowhere.zip").mkdir(parents=True)  # the twin: now there is something of that name
-    names = {config.dataset for config in sweeps.book(datasets=["digits", "folder:nowhere.zip"], **settings)}
-    assert names == {"digits", "folder:nowhere.zip"}
-
-
 def test_linear_members_of_a_sweep_are_trained_together_and_kept_apart(tmp_path):
     store = RunStore(tmp_path)
     groups = sweeps.linear_members("digits", n_train=200, n_members=2, epochs=2, weight_decays=(0.0, 0.1))
@@ -352,26 +221,6 @@ def test_a_member_that_diverges_takes_none_of_those_trained_with_it_along(tmp_pa
         sweeps.run([bad, good], store, executor)
     assert good in store
     assert bad not in store
-
-
-def test_members_by_recipe_differ_in_their_seeds_and_keep_their_share_of_warm_up():
-    lengths = {"paper": [10, 50], "fast": [2]}
-    found = sweeps.recipe_members(["cnn"], lengths, dataset="digits", n_train=100, n_replicas=2)
-    assert list(found) == [("cnn", "paper", 10), ("cnn", "paper", 50), ("cnn", "fast", 2)]
-    for (_, recipe, epochs), configs in found.items():
-        assert [(config.seed, config.init_seed) for config in configs] == [(0, 0), (1, 1)]
-        whole = TrainConfig.recipe(recipe)
-        for config in configs:
-            assert config.warmup_epochs / config.epochs == pytest.approx(whole.warmup_epochs / whole.epochs)
-            settings = {"epochs": whole.epochs, "warmup_epochs": whole.warmup_epochs}
-            common = {"model": "cnn", "dataset": "digits", "n_train": 100}
-            assert replace(config, **settings) == TrainConfig.recipe(
-                recipe, seed=config.seed, init_seed=config.seed, **common
-            )
-        assert configs[0].epochs == epochs
-    assert set(sweeps.book(datasets=["digits"], dataset="digits", pretrained_datasets=[], n_train_recipes=100)) >= set(
-        sweeps.recipe_members(["cnn"], lengths, dataset="digits", n_train=100, n_eval=2_000)["cnn", "paper", 50]
-    )
 
 
 def test_members_of_an_architecture_are_trained_as_one_program_where_that_is_asked_for(tmp_path):

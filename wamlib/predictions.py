@@ -1,11 +1,10 @@
-"""Logits, features and tables on disk, found by all that they follow from."""
+"""Logits and features on disk, found by all that they follow from."""
 
 import hashlib
 import json
 import warnings
 from pathlib import Path
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -47,7 +46,7 @@ def digest(*contents):
 
 
 class Predictions:
-    """Tensors, and tables of them, that cost a pass over many images, computed once.
+    """Tensors that cost a pass over many images, computed once.
 
     The key holds the content of the weights and of the images, not their names, so that
     nothing stale is found; the folder may be deleted at any time.
@@ -84,32 +83,6 @@ class Predictions:
         content = {"kept": tensor.cpu().contiguous()}
         _keep(path, save(content | {"digest": _digest(content)}))
         return tensor
-
-    def table(self, key, compute):
-        """Return the DataFrame of a key; compute and keep it if it is not there.
-
-        Parameters
-        ----------
-        key : sequence of values that JSON can hold
-            All that the table follows from, the code that makes it included.
-        compute : callable
-            Takes nothing and returns the DataFrame, of numbers and str.
-
-        Returns
-        -------
-        DataFrame
-            With a plain index, and the same whether it was kept or not.
-        """
-        path = self._path(["table", *key], "json")
-        try:
-            first, _, text = path.read_bytes().partition(b"\n")
-            whole = first == digest(text).encode()
-        except OSError:
-            whole = False
-        if not whole:
-            text = json.dumps(compute().to_dict("list")).encode()  # to the last bit, which CSV does not promise
-            _keep(path, digest(text).encode() + b"\n" + text)
-        return pd.DataFrame(json.loads(text))
 
     def _path(self, key, suffix):
         name = digest(json.dumps([VERSION, torch.__version__, *key]).encode())

@@ -10,7 +10,7 @@ SMALL = (
     "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 200, models: [cnn], n_members: 2, n_replicas: 1, "
     "epochs: 16, trunk_epochs: 8, linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], "
     "arm_models: [], protocol_models: [], many_models: [], flat_models: [], recipe_models: [], "
-    "pretrained_datasets: []}\n"
+    "pretrained_datasets: [], n_train_pools: 100, n_eval_pools: 100, model: cnn, batchnorm_model: cnn}\n"
 )
 
 

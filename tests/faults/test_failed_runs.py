@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import tiny
 
-from wamlib import cli, sweeps
+from wamlib import chapters, cli, sweeps
 from wamlib.runs import RunStore
 
 GOOD, DIVERGED = [tiny(epochs=1, seed=seed) for seed in range(2)], tiny(epochs=3, peak_lr=1e20, seed=7)
@@ -69,7 +69,7 @@ def command(monkeypatch, capsys, *words):
 
 
 def sweep(monkeypatch, capsys, store, configs):
-    monkeypatch.setattr(sweeps, "book", lambda **_: configs)
+    monkeypatch.setattr(chapters, "all_runs", lambda _: configs)
     monkeypatch.setattr(
         "wamlib.sweeps.training.LocalWorkers", lambda environments: ThreadPoolExecutor(len(environments))
     )

@@ -10,7 +10,9 @@ import torch
 from conftest import tiny
 
 from wamlib import runs
+from wamlib.chapters import members
 from wamlib.errors import CheckpointError
+from wamlib.evidence import Evidence
 from wamlib.predictions import Predictions
 from wamlib.runs import RunStore
 
@@ -83,21 +85,25 @@ def test_an_unfinished_training_begins_anew_rather_than_from_damaged_weights(sto
     assert rows[3]["epoch"] == 3  # the twin: whole, it is believed
 
 
-def test_predictions_that_changed_are_computed_again(tmp_path):
+def test_predictions_and_records_that_changed_are_computed_again(tmp_path):
     tensor, table = torch.arange(24.0).view(4, 6), pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
-    Predictions(tmp_path).get(["t"], lambda: tensor)
-    Predictions(tmp_path).table(["t"], lambda: table)
-    (path,), (text,) = tmp_path.rglob("*.safetensors"), tmp_path.rglob("*.json")
     computed = []
+
+    def predicted():
+        return Predictions(tmp_path).get(["t"], lambda: computed.append(0) or tensor)
+
+    def measured():
+        return Evidence(tmp_path).get(members.scores, [], {}, lambda: computed.append(0) or table).rows
+
+    predicted(), measured()
+    (path,), (text,) = tmp_path.rglob("*.safetensors"), tmp_path.rglob("*.json")
     for _ in flips(path):
-        found = Predictions(tmp_path).get(["t"], lambda: computed.append(0) or tensor)
-        assert torch.equal(found, tensor)
-    for _ in flips(text):
-        found = Predictions(tmp_path).table(["t"], lambda: computed.append(0) or table)
-        pd.testing.assert_frame_equal(found, table)
+        assert torch.equal(predicted(), tensor)
+    for _ in flips(text, 40):
+        pd.testing.assert_frame_equal(measured(), table)
     assert len(computed) > 100
     n = len(computed)
-    Predictions(tmp_path).get(["t"], lambda: computed.append(0))
+    predicted(), measured()
     assert len(computed) == n  # the twin
 
 

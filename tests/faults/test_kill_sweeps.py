@@ -51,7 +51,7 @@ def test_workers_end_with_a_sweep_that_is_killed_and_the_next_one_continues(tmp_
         "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 1000, models: [cnn], n_members: 2, n_replicas: 1, "
         "epochs: 30, trunk_epochs: 15, linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], "
         "arm_models: [], protocol_models: [], many_models: [], flat_models: [], recipe_models: [], "
-        "pretrained_datasets: []}\n"
+        "pretrained_datasets: [], n_train_pools: 100, n_eval_pools: 100, model: cnn, batchnorm_model: cnn}\n"
     )
     command = [sys.executable, "-m", "wamlib.cli", "sweep", "--params", str(params), "--workers", "2"]
     settings = {"env": {**os.environ, "WAMLIB_HOME": str(tmp_path)}, "stderr": subprocess.PIPE, "text": True}

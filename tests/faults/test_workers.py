@@ -21,8 +21,9 @@ from wamlib.runs import RunStore
 from wamlib.sweeps.local import ATTEMPTS, LocalWorkers, WorkerDiedError, slots
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workers():
+    """Two processes for all tests: each costs seconds, and one that died is replaced."""
     with_two = LocalWorkers([{"SLOT": "a"}, {"SLOT": "b"}])
     yield with_two
     with_two.shutdown(cancel_futures=True)
@@ -66,10 +67,13 @@ def test_a_call_whose_process_dies_is_done_again_and_the_others_notice_nothing(w
     assert [future.result(60) for future in more] == [3**n for n in range(20)]
 
 
-@pytest.mark.parametrize(("code", "said"), [(3, "exit code 3"), (-9, "signal 9"), (0, "exit code 0")])
-def test_a_call_that_always_kills_its_process_is_given_up(code, said, workers):
+@pytest.mark.parametrize(
+    ("code", "said", "attempts"), [(-9, "signal 9", ATTEMPTS), (3, "exit code 3", 1), (0, "exit code 0", 1)]
+)
+def test_a_call_that_always_kills_its_process_is_given_up(code, said, attempts, workers, monkeypatch):
+    monkeypatch.setattr("wamlib.sweeps.local.ATTEMPTS", attempts)  # each costs the start of a process
     future = workers.submit(die, code)
-    with pytest.raises(WorkerDiedError, match=f"{ATTEMPTS} deaths .*{said}"):
+    with pytest.raises(WorkerDiedError, match=f"{attempts} deaths .*{said}"):
         future.result(60)
     assert workers.submit(pow, 2, 3).result(60) == 8
 
@@ -116,17 +120,17 @@ def test_what_cannot_be_sent_is_refused_at_once(workers):
 
 
 def test_shutting_down_ends_what_is_under_way(tmp_path):
-    workers = LocalWorkers([{}])
-    running, waiting = workers.submit(stay, tmp_path / "begun"), workers.submit(pow, 2, 2)
+    others, alone = live_workers(), LocalWorkers([{}])
+    running, waiting = alone.submit(stay, tmp_path / "begun"), alone.submit(pow, 2, 2)
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
-    workers = live_workers()
-    assert workers
-    workers.shutdown(cancel_futures=True)
+    processes = [process for process in live_workers() if process not in others]
+    assert processes
+    alone.shutdown(cancel_futures=True)
     wait([running, waiting], timeout=10)
     assert isinstance(running.exception(), CancelledError)
     assert waiting.cancelled()
-    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert not psutil.wait_procs(processes, timeout=10)[1]
 
 
 def test_shutting_down_without_haste_lets_calls_end():
@@ -166,12 +170,13 @@ def test_a_sweep_outlives_its_workers(tmp_path):
     import threading
 
     store, configs = RunStore(tmp_path / "a"), [tiny(model="cnn", epochs=30, seed=seed) for seed in range(2)]
-    killed, done = [], threading.Event()
+    others, killed, done = live_workers(), [], threading.Event()
 
     def stranger():
         while not done.wait(0.05) and len(killed) < 2:
             begun = {path.parent.name for path in store.root.glob("*/resume")}
-            if len(begun) > len(killed) and (victims := live_workers()):  # an epoch is behind some training
+            victims = [process for process in live_workers() if process not in others]
+            if len(begun) > len(killed) and victims:  # an epoch is behind some training
                 victims[0].kill()
                 killed.append(victims[0].pid)
 
