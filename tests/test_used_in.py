@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 from tiny_book import begin, build, chapter
-from used_in import link_names, names_in_code, names_used, thing_of, used_in
+from used_in import GIVEN, link_names, names_behind, names_in_code, names_used, thing_of, used_in
 
 import wamlib.config
 import wamlib.stats
@@ -16,6 +16,10 @@ import wamlib.stats
         ("%config x\nf = lambda: wamlib.stats.mean_interval", ["wamlib.stats.mean_interval"]),
         ('wamlib.config.TrainConfig.recipe("fast").to_dict()', ["wamlib.config.TrainConfig.recipe"]),
         ("from wamlib.stats import mcnemar, Interval", ["wamlib.stats.mcnemar", "wamlib.stats.Interval"]),
+        (
+            "from wamlib.chapters import members as chapter\nchapter.tables(1)",
+            ["wamlib.chapters.members", "wamlib.chapters.members.tables"],
+        ),
         ("import wamlib", []),
         ("other.stats.mean_interval()", []),
         ('"wamlib.stats.mean_interval"  # wamlib.stats.mcnemar', []),
@@ -24,6 +28,28 @@ import wamlib.stats
 )
 def test_names_in_code(code, names):
     assert names_in_code(code) == names
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("from .. import data, stats\ndata.load(1)", ["wamlib.data.load"]),
+        ("from ..stats import mcnemar", ["wamlib.stats.mcnemar"]),
+        ("def f():\n    from ..plot import answers as draw", ["wamlib.plot.answers"]),
+        ("def f(pool):\n    pool.soup()", ["wamlib.pools.Pool.soup"]),
+        ("import pandas as data\ndata.load(1)", []),
+    ],
+)
+def test_names_in_the_module_of_a_chapter(code, names):
+    assert names_in_code(code, "wamlib.chapters", GIVEN) == names
+
+
+def test_a_chapter_uses_what_its_module_uses_whether_it_is_a_file_or_a_folder():
+    one, many = names_behind(["wamlib.chapters.members"]), names_behind(["wamlib.chapters.between.plane"])
+    assert {"wamlib.pools.Pool", "wamlib.pools.Pool.recorded"} <= set(one)
+    assert {"wamlib.probe.plane", "wamlib.plot.interactive"} <= set(many)  # of either file
+    assert not any(name.startswith("wamlib.chapters") for name in [*one, *many])
+    assert names_behind(["wamlib.stats.mcnemar", "wamlib.chapters.Chapter"]) == []
 
 
 def test_prose_counts_and_a_method_counts_for_its_class():
@@ -39,6 +65,8 @@ def test_what_a_name_stands_for():
     assert thing_of("wamlib.stats.mean_interval") is wamlib.stats.mean_interval
     assert thing_of("wamlib.config.TrainConfig.recipe") == wamlib.config.TrainConfig.recipe
     assert thing_of("wamlib.stats") is wamlib.stats
+    assert thing_of("wamlib.chapters.members").__name__ == "wamlib.chapters.members"
+    assert callable(thing_of("wamlib.sweeps.pools"))  # the function, not the file of that name
     assert thing_of("wamlib.stats.median_interval") is None
     assert thing_of("wamlib.nowhere.mean_interval") is None
 

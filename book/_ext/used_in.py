@@ -1,18 +1,23 @@
 """API links both ways: each entry lists the chapters that use it, and names in code lead to their entry.
 
+A chapter uses what its notebook names, in code or prose, and what its module in wamlib/chapters names.
+
 Written after a trial of sphinx-codeautolink 0.20, which ends with an IndexError at the sections that MyST-NB and
 sphinx-exercise make without a title.
 """
 
 import ast
-import importlib
+import functools
+import importlib.util
 import json
 import re
 from pathlib import Path
 
 from sphinx.util import logging
 
-PACKAGE = "wamlib"
+PACKAGE, CHAPTERS = "wamlib", "wamlib.chapters"
+PLACE = Path(__file__).parents[2] / "wamlib" / "chapters"
+GIVEN = {"pool": "wamlib.pools.Pool"}  # what measures of chapters are given, by the name of the argument
 ROLE = re.compile(r"\{py:\w+\}`(?:[^`<]*<)?~?(wamlib(?:\.\w+)+)>?`")
 # A dotted name as Pygments marks it up.
 DOTTED = re.compile(r'<span class="n">wamlib</span>(?:<span class="o">\.</span><span class="n">\w+</span>)+')
@@ -37,33 +42,55 @@ def names_used(notebook):
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         found += names_in_code(source) if cell["cell_type"] == "code" else ROLE.findall(source)
-    parts = [name.split(".") for name in found]
+    return _with_classes(found)
+
+
+def names_behind(names):
+    """Return the names of the library that the modules of chapters use, of those chapters that are among some names."""
+    found = []
+    for chapter in dict.fromkeys(name.split(".")[2] for name in names if name.startswith(f"{CHAPTERS}.")):
+        place = PLACE / chapter
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            package = f"{CHAPTERS}.{chapter}" if place.is_dir() else CHAPTERS
+            found += names_in_code(path.read_text("utf-8"), package, GIVEN) if path.is_file() else []
+    return [name for name in _with_classes(found) if not name.startswith(CHAPTERS)]
+
+
+def _with_classes(names):
+    parts = [name.split(".") for name in names]
     return list(dict.fromkeys(".".join(p[:n]) for p in parts for n in range(3, len(p) + 1)))
 
 
-def names_in_code(source):
-    """Return the dotted names in a cell, each as long as it is written: those it imports, and those it spells out."""
+def names_in_code(source, package=None, given=None):
+    """Return the dotted names in a piece of code, each as long as it is written: those it imports or spells out.
+
+    ``package`` is what relative imports start from. ``given`` maps the names of arguments to what they always are.
+    """
     code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
     try:
         tree = ast.parse(code)
     except SyntaxError:  # a cell that shows a mistake
         return []
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    found = []
+    known, found = {PACKAGE: PACKAGE, **(given or {})}, []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Attribute) and id(node) not in inner:
-            found += [name for name in [_spelled(node)] if name]
-    return found
+        if isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if base.split(".")[0] == PACKAGE:
+                brought = {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
+                known |= brought
+                found += [name for name in brought.values() if name.count(".") > 1]
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    outer = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in inner)
+    return list(dict.fromkeys([*found, *filter(None, (_spelled(node, known) for node in outer))]))
 
 
-def _spelled(node):
+def _spelled(node, known):
     parts = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) and node.id == PACKAGE else ""
+    name = isinstance(node, ast.Name) and known.get(node.id)
+    return ".".join([name, *reversed(parts)]) if name else ""
 
 
 def used_in(chapters):
@@ -74,14 +101,13 @@ def used_in(chapters):
 
 def thing_of(name):
     """Return what a name of the library stands for, or None if nothing there has it."""
-    _, module, *path = name.split(".")
-    try:
-        thing = importlib.import_module(f"{PACKAGE}.{module}")
-        for attribute in path:
-            thing = getattr(thing, attribute)
-    except (ImportError, AttributeError):
-        return None
-    return thing
+    parts = name.split(".")
+    for n in range(2, len(parts) + 1):  # of a module inside a module only the import knows
+        try:
+            return functools.reduce(getattr, parts[n:], importlib.import_module(".".join(parts[:n])))
+        except (ImportError, AttributeError):
+            continue
+    return None
 
 
 def line(chapters):
@@ -91,12 +117,14 @@ def line(chapters):
 
 def _read_chapters(app, env, added, changed, removed):
     """Read the chapters of this build, and name the API pages whose entries changed with them."""
-    before, chapters = getattr(env, "wamlib_used_in", {}), {}
+    before, chapters, behind = getattr(env, "wamlib_used_in", {}), {}, {}
     for chapter in sorted(name for name in env.found_docs if name.startswith("notebooks/")):
         path = Path(env.doc2path(chapter))
         if path.suffix == ".ipynb":
             chapters[chapter] = names_used(json.loads(path.read_text("utf-8")))
-    now = env.wamlib_used_in = used_in(chapters)
+            behind[chapter] = [*chapters[chapter], *names_behind(chapters[chapter])]
+    env.wamlib_named_in = used_in(chapters)
+    now = env.wamlib_used_in = used_in(behind)
     modules = {name.split(".")[1] for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
     return sorted({f"api/{module}" for module in modules} & env.found_docs)
 
@@ -109,7 +137,8 @@ def _list_chapters(app, what, name, thing, options, lines):
 def _check(app, env):
     # Constants have no entry. To look for one costs an import of the library, so each is looked for once.
     known, seen = env.domains["py"].objects, getattr(env, "wamlib_seen", set())
-    for name, chapters in env.wamlib_used_in.items():
+    # What a module names that is not there, its tests say.
+    for name, chapters in env.wamlib_named_in.items():
         if name in known or name in seen:
             continue
         if thing_of(name) is None:
