@@ -358,7 +358,7 @@ def test_figures_are_cited_read_and_captioned(name):
         (":alt: Without matching", ":alt: Plot of", "no alt text that states a point"),
         ("**Order is a large part of the wall", "Order is a large part of the **wall", "does not begin with its claim"),
         ("bars: 95 % interval. BatchNorm", "BatchNorm", "does not say what bars are"),
-        ("mean over\n{glue:text}`n_replicas` pairs;", "means over pairs;", "does not say how many"),
+        ("mean over {glue:text}`n_replicas` pairs; bars", "means over pairs; bars", "does not say how many"),
     ],
 )
 def test_a_figure_with_a_flaw_is_found(old, new, flaw):
