@@ -4,7 +4,7 @@
 ``perspective.py three`` the third (magnitude) with the two chapters that follow from all.
 Measured in an empty home: images are decoded, what the chapters need is trained, for the first perspective but for the
 pools that all chapters share, and the chapters are executed, two at a time; those of the second and third once more,
-with members and predictions kept. ``perspective.py train PART`` is what it calls itself.
+with members and predictions kept. ``perspective.py train WHICH PART`` is what it calls itself.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from machine import write
 
-from wamlib import data, sweeps
+from wamlib import chapters, sweeps
 
 ROOT = Path(__file__).parents[1]
 # The longest chapter first: it shares the machine with all others.
@@ -27,8 +27,8 @@ CHAPTERS = {
     "perspective_two": ("33_architectures", "31_how_many", "37_protocols", "30_same_or_not"),
     "perspective_three": ("40_magnitude", "41_stability", "42_regulariser", "60_recipe", "50_trust"),
 }
-PARTS = {"perspective": {"pools": "pools", "training": "own"}, "perspective_two": {"training": "two"},
-         "perspective_three": {"training": "three"}}  # fmt: skip
+PARTS = {"perspective": {"pools": "shared", "training": "own"}, "perspective_two": {"training": "all"},
+         "perspective_three": {"training": "all"}}  # fmt: skip
 
 
 def perspective(which, home):
@@ -41,7 +41,7 @@ def perspective(which, home):
 
     def train(part):
         quiet = {"stderr": subprocess.DEVNULL, "check": True}
-        subprocess.run([sys.executable, __file__, "train", part], env=environment, **quiet)
+        subprocess.run([sys.executable, __file__, "train", which, part], env=environment, **quiet)
 
     def execute():
         command = [sys.executable, ROOT / "book" / "tools" / "execute.py"]
@@ -95,32 +95,17 @@ class Watch:
         return self.largest / 1e9, self.total / 1e9
 
 
-def train_part(part):
-    """Train the pairs that other chapters share, what belongs to the first perspective alone, or another's runs."""
-    if part == "three":
-        # The pools of chapter 33, which chapter 60 asks about too, and those of ten members for the norms of 42.
-        nothing = dict.fromkeys(("models", "template_models", "wide_models", "protocol_models", "flat_models"), ())
-        configs = sweeps.book(**nothing, pretrained_datasets=())
-        return sweeps.run([c for c in configs if c.model != "linear" and "-x" not in c.model])
-    if part == "two":
-        # All that the book trains but what the other perspectives ask for.
-        others = set(sweeps.book(pool_models=(), arm_models=(), protocol_models=(), many_models=(), flat_models=()))
-        return sweeps.run([config for config in sweeps.book() if config not in others])
-    present = [name for name in sweeps.DATASETS if data.is_present(name)]
-    sizes = {name: 8_000 if name == "fashion-mnist" else 3_000 for name in present}
-    recipe = {"models": ["mlp", "resnet8"], "epochs": 4, "trunk_epochs": 2}
-    pairs = sweeps.pools_by_dataset(sizes, **recipe)
-    pairs |= sweeps.pools_by_dataset({"fashion-mnist": 8_000}, starts=["shared init"], **recipe)
-    configs = [c for key, pair in pairs.items() for c in pair if part == "own" or key[0] == "fashion-mnist"]
-    if part == "own":
-        for name in present:
-            configs += [c for group in sweeps.linear_members(name, n_train=8_000).values() for c in group]
-    return sweeps.run(configs)
+def configs_of(which, part):
+    """Return what the chapters of a perspective train: "all", what other chapters ask for too, or only they."""
+    mine = [stem.partition("_")[2] for stem in CHAPTERS[which]]
+    shared = set(chapters.all_runs(chapters=[name for name in chapters.names() if name not in mine]))
+    kept = {"all": lambda config: True, "shared": shared.__contains__, "own": lambda config: config not in shared}
+    return list(filter(kept[part], chapters.all_runs(chapters=mine)))
 
 
 def main():
     if sys.argv[1:2] == ["train"]:
-        return train_part(sys.argv[2])
+        return sweeps.run(configs_of(*sys.argv[2:]))
     which = "_".join(["perspective", *sys.argv[1:2]])
     with tempfile.TemporaryDirectory() as home:
         numbers = {f"{which}_{key}": value for key, value in perspective(which, Path(home)).items()}

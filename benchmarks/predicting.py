@@ -5,17 +5,22 @@ member, where torch has a rule for it; for the pooling of a ResNet and the fused
 The analysis is that of one pool of ten as chapter 31 makes it: metrics of members, soups, and ensembles of subsets.
 """
 
+import shutil
 import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from machine import write
 from torch.func import functional_call, stack_module_state, vmap
 
-from wamlib import data, ensemble, evaluate, models, sweeps, tables
-from wamlib.evaluate import eval_mode
+from wamlib import data, ensemble, evaluate, models, sweeps
+from wamlib.combinations import combinations, subsets
+from wamlib.evidence import Evidence
 from wamlib.merge import recalibrate_batchnorm, uniform_soup
+from wamlib.modes import eval_mode
+from wamlib.pools import Pool
 from wamlib.predictions import Predictions
 from wamlib.runs import RunStore
 
@@ -80,11 +85,11 @@ def passes(name, split):
 
 def naive(pool, dataset):
     """Run the networks anew for every row of the table: what a script does that keeps nothing."""
-    evaluator, splits = tables.Evaluator(pool[0].config.model, dataset), (dataset.test, dataset.selection)
-    batches = evaluator.training_batches()
+    networks, splits = Pool(pool, dataset), (dataset.test, dataset.selection)
+    batches = networks.training_batches()
 
     def predict(state, *, recalibrate=False):
-        module = evaluator.load(state)
+        module = networks.load(state)
         if recalibrate:
             recalibrate_batchnorm(module, batches)
         return [evaluate.predict_logits(module, split) for split in splits]
@@ -98,7 +103,7 @@ def naive(pool, dataset):
 
     found = []
     for n in SIZES:
-        for chosen in tables.subsets(len(pool), n, N_SUBSETS):
+        for chosen in subsets(len(pool), n, N_SUBSETS):
             states = [pool[i].state for i in chosen]
             found += [measure(*predict(state)) for state in states]
             found.append(measure(*predict(uniform_soup(states), recalibrate=True)))
@@ -108,7 +113,7 @@ def naive(pool, dataset):
 
 
 def analysis(name, store):
-    """Return seconds of the naive loop and of the table: of a new store, of kept predictions, of a kept table."""
+    """Return seconds of the naive loop and of the table: with nothing kept, with predictions, with its record."""
     (group,) = sweeps.pools_by_dataset(
         {"fashion-mnist": N_TRAIN}, [name], starts=["shared start"], n_replicas=1, n_members=N_MEMBERS,
         epochs=4, trunk_epochs=2, n_eval=N_EVAL,
@@ -118,19 +123,23 @@ def analysis(name, store):
     for run in pool:
         run.state, run.logits  # noqa: B018 (read from disk once, for all)
 
-    def table(kept):
-        return tables.combinations(pool, dataset, SIZES, n_subsets=N_SUBSETS, kinds=KINDS, predictions=kept)
+    asked = {"sizes": list(SIZES), "n_subsets": N_SUBSETS, "kinds": list(KINDS)}
+
+    def table(folder):
+        def compute():
+            return combinations(Pool(pool, dataset, predictions=Predictions(folder / "predictions")), **asked)
+
+        return Evidence(folder / "records").get(combinations, pool, asked, compute).rows
 
     rows = {"naive": [], "cold": [], "predictions_kept": [], "table_kept": []}
     for _ in range(ROUNDS):
         rows["naive"].append(seconds(lambda: naive(pool, dataset))[0])
         with tempfile.TemporaryDirectory() as folder:
-            kept = Predictions(folder)
-            rows["cold"].append(seconds(lambda kept=kept: table(kept))[0])
-            for path in kept.root.rglob("*.json"):  # of tables; predictions stay
-                path.unlink()
-            rows["predictions_kept"].append(seconds(lambda kept=kept: table(kept))[0])
-            rows["table_kept"].append(seconds(lambda kept=kept: table(kept))[0])
+            folder = Path(folder)
+            rows["cold"].append(seconds(lambda folder=folder: table(folder))[0])
+            shutil.rmtree(folder / "records")
+            rows["predictions_kept"].append(seconds(lambda folder=folder: table(folder))[0])
+            rows["table_kept"].append(seconds(lambda folder=folder: table(folder))[0])
     numbers = {f"{name}_{key}_seconds": statistics.median(values) for key, values in rows.items()}
     for key in ("cold", "predictions_kept", "table_kept"):
         ratios = [a / b for a, b in zip(rows["naive"], rows[key])]

@@ -22,6 +22,7 @@ __all__ = [
     "evaluate",
     "evidence",
     "linear",
+    "lines",
     "merge",
     "models",
     "packed",
