@@ -275,13 +275,9 @@ def _write_rows(root, title, columns_of):
 
 def _as_text(rows):
     numbers = rows.select_dtypes("floating").columns
-    return rows.assign(**{column: rows[column].map(_as_number) for column in numbers}).to_csv(index=False)
-
-
-def _as_number(value):
-    """Return a float in twelve digits, and so that it cannot be taken for a whole number."""
-    text = f"{value:.12g}"
-    return f"{text}.0" if text.lstrip("-").isdigit() else text
+    # As Python writes them: to the last bit, and so that none can be taken for a whole number.
+    exact = {column: [repr(value) for value in rows[column].tolist()] for column in numbers}
+    return rows.assign(**exact).to_csv(index=False)
 
 
 def _as_word(value):

@@ -215,7 +215,7 @@ def publish_records(profile):
     shutil.rmtree(EVIDENCE, ignore_errors=True)
     evidence.publish([evidence.read_record(path) for path in paths], EVIDENCE)
     table, facts = finished_runs(yaml.safe_load((ROOT / "params" / f"{profile}.yml").read_text()))
-    table.to_csv(EVIDENCE / "runs.csv", index=False, float_format="%.6g")
+    table.to_csv(EVIDENCE / "runs.csv", index=False)
     (EVIDENCE / "provenance.json").write_text(json.dumps(facts, indent=1) + "\n")
     outputs = {
         stem: {execute.digest(cell): cell.outputs for cell in execute.experiments_of(book)}
