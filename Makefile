@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: own pdf help setup data book smoke sweep test lint unit notebooks-test browser lab sync fuzz bench fidelity findings lock audit clean
+.PHONY: own pdf help setup data book smoke sweep test test-all slow lint unit notebooks-test browser lab sync fuzz bench fidelity findings lock audit clean
 
 # laptop (the parameters cells as they are), or the name of a file in params/
 PROFILE ?= laptop
@@ -92,8 +92,15 @@ lint: $(READY) ## Style of the code and of the notebooks (2 s)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: $(READY) | lint ## Tests of the package (11 min)
-	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile
+unit: $(READY) | lint ## Tests of the package, but for the slow ones
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+slow: $(READY) ## What is slow by nature: processes killed, every chapter with the names of every profile
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m slow
+
+test-all: ## make test, then make slow, as CI does
+	$(MAKE) test
+	$(MAKE) slow
 
 # One after the other: nbval runs each executed chapter again and compares its tables.
 notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
@@ -171,7 +178,8 @@ $(USED):
 	@mkdir -p $(@D) && rm -f book/_build/.profile-* $(EXECUTED) && touch $@
 
 # Jupyter Book's own cache does not see a change in wamlib.
-$(EXECUTED): book/notebooks/%.ipynb: $(FOLLOWS)/%-$(PROFILE) $(SWEPT) $(USED) | $(READY)
+# Runs that were trained since change nothing about a chapter that asked for others.
+$(EXECUTED): book/notebooks/%.ipynb: $(FOLLOWS)/%-$(PROFILE) $(USED) | $(SWEPT) $(READY)
 	@OMP_NUM_THREADS=1 $(PYTHON) book/tools/execute.py notebooks/$*.ipynb $@ $(PARAMS) $(ON)
 
 $(HTML): $(EXECUTED) $(PAGES) $(PACKAGE) | $(READY)
