@@ -1,9 +1,9 @@
 """Gather what the chapters computed: the numbers, the summary figure, the page of runs and timings.
 
 ``collect.py --profile NAME`` writes book/generated/ for the build.
-``collect.py --publish --profile edition`` copies what was found to where it is published: records to data/evidence/, tables
-and numbers to data/results/edition/, numbers to README.md and book/speed.md; with ``--profile gpu`` the tables and numbers
-of that profile to data/results/gpu/, with the device, versions and commit that they were made with.
+``collect.py --publish --profile edition`` copies what was found to where it is published: records to data/evidence/,
+tables and numbers to data/results/edition/, numbers to README.md and book/speed.md; with ``--profile gpu`` the tables
+and numbers of that profile to data/results/gpu/, with the device, versions and commit that they were made with.
 """
 
 import argparse
