@@ -52,7 +52,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(reach, "PACKAGE", tmp_path)
 
     def edit(name="chapters/one.py", old="", new=""):
-        for cached in (reach._parsed, reach._contents, reach._definition, reach._version):
+        for cached in (reach._parsed, reach._read, reach._contents, reach._definition, reach._version):
             cached.cache_clear()
         text = (tmp_path / name).read_text()
         assert old in text
@@ -62,7 +62,7 @@ def package(tmp_path, monkeypatch):
         return found
 
     yield edit
-    for cached in (reach._parsed, reach._contents, reach._definition, reach._version):
+    for cached in (reach._parsed, reach._read, reach._contents, reach._definition, reach._version):
         cached.cache_clear()
 
 

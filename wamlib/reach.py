@@ -60,17 +60,21 @@ def imports(module):
     found, ahead = {}, [module]
     while ahead:
         name = ahead.pop()
-        if name in found or path_of(name) is None:
-            continue
-        tree, is_package = _parsed(name)
-        found[name] = hashlib.sha256(json.dumps(_plain(tree)).encode()).hexdigest()[:12]
-        for node in ast.walk(tree):
-            for target in _targets(node, name, is_package).values():
-                place = target if isinstance(target, str) else target[0]
-                ahead.append(place)
-                if not isinstance(target, str) and path_of(f"{place}.{target[1]}"):
-                    ahead.append(f"{place}.{target[1]}")
+        if name not in found and path_of(name) is not None:
+            found[name], brought = _read(name)
+            ahead += brought
     return dict(sorted(found.items()))
+
+
+@cache
+def _read(module):
+    """Return a digest of a module's code, and the modules that it imports."""
+    tree, is_package = _parsed(module)
+    brought = set()
+    for node in ast.walk(tree):
+        for target in _targets(node, module, is_package).values():
+            brought |= {target} if isinstance(target, str) else {target[0], ".".join(target)}
+    return hashlib.sha256(json.dumps(_plain(tree)).encode()).hexdigest()[:12], brought
 
 
 def path_of(module):
