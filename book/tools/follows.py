@@ -45,12 +45,13 @@ def digests(notebook):
     used = {f"wamlib.{module}" for module in re.findall(r"\bwamlib\.(\w+)", code)}
     names = {"wamlib.chapters.chapter", name, *(module for module in used if reach.path_of(module))}
     found = {key: value for module in sorted(names) for key, value in reach.imports(module).items()}
-    folder = reach.PACKAGE / "chapters" / notebook.stem.partition("_")[2]
-    # Of a chapter that is a folder, everything in it: parts that its notebook imports, scripts and styles.
-    parts = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".css"))
-    found |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in parts if path.suffix != ".py"}
-    for path in (path for path in parts if path.suffix == ".py" and path.stem != "__init__"):
-        found |= reach.imports(f"{name}.{path.stem}")
+    # Of a chapter that is a folder, everything in it, for its notebook may import a part.
+    for path in sorted((reach.PACKAGE / "chapters" / notebook.stem.partition("_")[2]).glob("*.py")):
+        found |= reach.imports(f"{name}.{path.stem}") if path.stem != "__init__" else {}
+    # Scripts and styles stand beside the modules that read them.
+    beside = {path for module in found for path in reach.path_of(module).parent.glob("*.*")}
+    for path in (path for path in beside if path.suffix in (".js", ".css", ".mplstyle")):
+        found[str(path.relative_to(ROOT))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return sorted(found.items())
 
 
