@@ -24,8 +24,10 @@ from test_data import make_cifar, make_tiny_imagenet, save_images
 
 from wamlib import cli, data, models
 from wamlib.advise import read_member
+from wamlib.chapters import members
 from wamlib.data import decoded, fashion_mnist
 from wamlib.errors import CheckpointError, DataError, FetchError
+from wamlib.evidence import Evidence
 from wamlib.merge.checkpoint import open_checkpoint
 from wamlib.predictions import Predictions
 from wamlib.runs import RunStore
@@ -183,16 +185,17 @@ def test_runs_run_nothing(name, marker, tmp_path, store):
     assert not marker.exists()
 
 
-def test_kept_predictions_run_nothing(marker, tmp_path):
+def test_kept_predictions_and_records_run_nothing(marker, tmp_path):
     predictions, wanted = Predictions(tmp_path / "kept"), torch.arange(3.0)
     predictions.get(["a"], lambda: wanted)
-    predictions.table(["a"], lambda: pd.DataFrame({"a": [1]}))
+    store, rows = Evidence(tmp_path / "kept" / "records"), pd.DataFrame({"a": [1]})
+    store.get(members.scores, [], {}, lambda: rows)
     kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert len(kept) == 2
     for path in kept:
         path.write_bytes(saved(Payload(marker)))
     assert torch.equal(predictions.get(["a"], lambda: wanted), wanted)
-    assert predictions.table(["a"], lambda: pd.DataFrame({"a": [1]})).a.tolist() == [1]
+    assert store.get(members.scores, [], {}, lambda: rows).rows.a.tolist() == [1]
     assert not marker.exists()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from wamlib import advise, data, sweeps
+from wamlib import advise, chapters, data
 from wamlib.errors import ConfigError, WamlibError
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def main(name, params, out):
             wanted=f"one of {', '.join(sorted(path.stem for path in CHAPTERS.glob('*.ipynb')))}",
             fix="Correct the name.",
         )  # fmt: skip
-    settings = absolute({"profile": "own"} | sweeps.read_parameters(params))
+    settings = absolute({"profile": "own"} | chapters.read_parameters(params))
     folder = out / notebook.stem
     # What a run before this one made must not be taken for this one's.
     shutil.rmtree(folder, ignore_errors=True)
