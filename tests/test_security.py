@@ -24,7 +24,7 @@ from test_data import make_cifar, make_tiny_imagenet, save_images
 
 from wamlib import cli, data, models
 from wamlib.advise import read_member
-from wamlib.chapters import members
+from wamlib.chapters.members import scores
 from wamlib.data import decoded, fashion_mnist
 from wamlib.errors import CheckpointError, DataError, FetchError
 from wamlib.evidence import Evidence
@@ -189,13 +189,13 @@ def test_kept_predictions_and_records_run_nothing(marker, tmp_path):
     predictions, wanted = Predictions(tmp_path / "kept"), torch.arange(3.0)
     predictions.get(["a"], lambda: wanted)
     store, rows = Evidence(tmp_path / "kept" / "records"), pd.DataFrame({"a": [1]})
-    store.get(members.scores, [], {}, lambda: rows)
+    store.get(scores, [], {}, lambda: rows)
     kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert len(kept) == 2
     for path in kept:
         path.write_bytes(saved(Payload(marker)))
     assert torch.equal(predictions.get(["a"], lambda: wanted), wanted)
-    assert store.get(members.scores, [], {}, lambda: rows).rows.a.tolist() == [1]
+    assert store.get(scores, [], {}, lambda: rows).rows.a.tolist() == [1]
     assert not marker.exists()
 
 
