@@ -27,8 +27,11 @@ CHAPTERS = {
     "perspective_two": ("33_architectures", "31_how_many", "37_protocols", "30_same_or_not"),
     "perspective_three": ("40_magnitude", "41_stability", "42_regulariser", "60_recipe", "50_trust"),
 }
-PARTS = {"perspective": {"pools": "shared", "training": "own"}, "perspective_two": {"training": "all"},
-         "perspective_three": {"training": "all"}}  # fmt: skip
+PARTS = {
+    "perspective": {"pools": "shared", "training": "own"},
+    "perspective_two": {"training": "all"},
+    "perspective_three": {"training": "all"},
+}
 
 
 def perspective(which, home):

@@ -115,9 +115,15 @@ def naive(pool, dataset):
 def analysis(name, store):
     """Return seconds of the naive loop and of the table: with nothing kept, with predictions, with its record."""
     (group,) = sweeps.pools_by_dataset(
-        {"fashion-mnist": N_TRAIN}, [name], starts=["shared start"], n_replicas=1, n_members=N_MEMBERS,
-        epochs=4, trunk_epochs=2, n_eval=N_EVAL,
-    ).values()  # fmt: skip
+        {"fashion-mnist": N_TRAIN},
+        [name],
+        starts=["shared start"],
+        n_replicas=1,
+        n_members=N_MEMBERS,
+        epochs=4,
+        trunk_epochs=2,
+        n_eval=N_EVAL,
+    ).values()
     pool = sweeps.run(group, store)
     dataset = data.load("fashion-mnist", n_train=N_TRAIN, n_eval=N_EVAL)
     for run in pool:

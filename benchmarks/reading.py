@@ -53,13 +53,17 @@ def building():
 
 def main():
     if not (BUILT / "index.html").is_file():
-        print(f"cannot measure the book: {BUILT}: got no index.html, wanted the built pages. Run `make book` first.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot measure the book: {BUILT}: got no index.html, wanted the built pages. Run `make book` first.",
+            file=sys.stderr,
+        )
         return 2
     path = shutil.which("chromium")
     if path is None:
-        print("cannot measure the book: chromium: got none on the PATH, wanted a browser. Install Debian's chromium.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "cannot measure the book: chromium: got none on the PATH, wanted a browser. Install Debian's chromium.",
+            file=sys.stderr,
+        )
         return 2
     chapters = sorted(f"notebooks/{each.stem}.html" for each in (BUILT / "notebooks").glob("*.html"))
     with sync_playwright() as run:

@@ -41,11 +41,18 @@ def fake(job, root):
     for config in job:
         row = {"loss": 0.5, "accuracy": 90.0}
         record = {
-            "run_id": config.run_id, "config": config.to_dict(), "metrics": {"test": row, "selection": row},
+            "run_id": config.run_id,
+            "config": config.to_dict(),
+            "metrics": {"test": row, "selection": row},
             "history": [{"epoch": epoch, **row, "lr": 0.1, "seconds": 1.0} for epoch in range(config.epochs)],
-            "seconds": 1.0, "machine": {"device": "cpu"}, "versions": {}, "code": {}, "checkpoint_sha256": DIGEST,
-            "logits_sha256": DIGEST, "finished": "2026-01-01T00:00:00+00:00",
-        }  # fmt: skip
+            "seconds": 1.0,
+            "machine": {"device": "cpu"},
+            "versions": {},
+            "code": {},
+            "checkpoint_sha256": DIGEST,
+            "logits_sha256": DIGEST,
+            "finished": "2026-01-01T00:00:00+00:00",
+        }
         store.storage.create(f"{config.run_id}/{RECORD}", encode_record(record))
     return "a fake", []
 
@@ -147,8 +154,12 @@ def requests(numbers, root):
     try:
         while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text())):
             time.sleep(0.1)
-        os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_ENDPOINT_URL": found[1],
-                       "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+        os.environ |= {
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "any",
+            "AWS_ENDPOINT_URL": found[1],
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
         urllib.request.urlopen(urllib.request.Request(f"{found[1]}/bucket", method="PUT")).close()
         store, config = RunStore("s3://bucket/runs"), TrainConfig(dataset="digits", model="mlp", epochs=2)
 
@@ -173,13 +184,16 @@ def plan(numbers):
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     pace = numbers[f"overhead_ms_{N_RUNS}"] / 1e3
     numbers |= {
-        "plan_gpus": N_GPUS, "plan_runs_per_second": 1 / pace, "plan_shortest_run_s": N_GPUS * pace,
-        "plan_checkpoint_mb": size / 1e6, "plan_resume_mb": 2 * size / 1e6,  # weights and momentum
+        "plan_gpus": N_GPUS,
+        "plan_runs_per_second": 1 / pace,
+        "plan_shortest_run_s": N_GPUS * pace,
+        "plan_checkpoint_mb": size / 1e6,
+        "plan_resume_mb": 2 * size / 1e6,  # weights and momentum
         "plan_tb_per_million_runs": size * 1e6 / 1e12,
         "plan_upload_gb_per_s": N_GPUS * 2 * size / storage.UPLOAD_SECONDS / 1e9,
         "plan_upload_minutes": storage.UPLOAD_SECONDS / 60,
         "plan_list_requests_per_million_runs": 3 * 1_000_000 / 1_000,  # three objects a run, a thousand in a listing
-    }  # fmt: skip
+    }
 
 
 def main():

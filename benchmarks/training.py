@@ -53,9 +53,15 @@ class Bench:
     def ours(self, augment):
         """Return images per second of wamlib.train, the slower first epoch left out."""
         config = TrainConfig(
-            dataset=self.dataset.name, n_train=N_IMAGES, model=self.name, epochs=3, augment=augment,
-            batch_size=BATCH, threads=self.threads, precision=self.precision,
-        )  # fmt: skip
+            dataset=self.dataset.name,
+            n_train=N_IMAGES,
+            model=self.name,
+            epochs=3,
+            augment=augment,
+            batch_size=BATCH,
+            threads=self.threads,
+            precision=self.precision,
+        )
         _, history = train(config, self.dataset, device=self.device)
         return N_IMAGES / statistics.median(row["seconds"] for row in history[1:])
 
@@ -95,9 +101,12 @@ class Bench:
         last = [transforms.ToTensor(), transforms.Normalize(mean.tolist(), std.tolist())]
         transform = transforms.Compose([*(moves if augment != "none" else []), *last])
         loader = DataLoader(
-            Images(self.dataset.train, transform), BATCH, shuffle=True, num_workers=workers,
+            Images(self.dataset.train, transform),
+            BATCH,
+            shuffle=True,
+            num_workers=workers,
             persistent_workers=workers > 0,
-        )  # fmt: skip
+        )
         model = self.model().to(memory_format=torch.contiguous_format)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         seconds = []

@@ -125,7 +125,7 @@ FOREIGN = {
     "a comment that ends otherwise": "<!-- --!><p>x</p>-->",
     "a null character": '<x\0 onerror="alert(1)">',
     "a marked section": "<![CDATA[ ><p>x</p> ]]>",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("page", FOREIGN.values(), ids=FOREIGN)
@@ -161,8 +161,13 @@ def test_the_servers_that_a_script_names_are_found():
 
 def test_every_kind_of_file_is_looked_at(tmp_path, capsys):
     inert = "// see https://github.com/a"
-    for name, content in {"index.html": GOOD, "_static/a.js": inert, "_static/macros.html": "<script>a</script>",
-                          "_images/a.svg": SVG, "_modules/a.html": "<p>{term}`a`</p>"}.items():  # fmt: skip
+    for name, content in {
+        "index.html": GOOD,
+        "_static/a.js": inert,
+        "_static/macros.html": "<script>a</script>",
+        "_images/a.svg": SVG,
+        "_modules/a.html": "<p>{term}`a`</p>",
+    }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     assert main(tmp_path) == 0
@@ -199,8 +204,10 @@ def build(folder, outputs):
     cell = nbformat.v4.new_code_cell("show()", execution_count=1, outputs=outputs)
     cell.metadata["mystnb"] = {"image": {"alt": "A picture."}}
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A page\n\n$x$"), cell])
-    page.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"},
-                     "language_info": {"name": "python", "pygments_lexer": "python"}}  # fmt: skip
+    page.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python", "pygments_lexer": "python"},
+    }
     nbformat.write(page, folder / "index.ipynb")
     command = [Path(sys.executable).parent / "jupyter-book", "build", folder, "-W", "--keep-going", "-q"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -230,8 +237,13 @@ def test_a_book_with_a_hostile_notebook_is_refused(tmp_path):
     code, said = checked(build(tmp_path, hostile))
     assert code == 1
     assert all(line.startswith("cannot publish the book: ") for line in said)
-    for words in ("index.html loads https://cdn.example/x.js", "alert('inline')", "attribute onerror of <img>",
-                  'alert("svg")', "alert('javascript')"):  # fmt: skip
+    for words in (
+        "index.html loads https://cdn.example/x.js",
+        "alert('inline')",
+        "attribute onerror of <img>",
+        'alert("svg")',
+        "alert('javascript')",
+    ):
         assert sum(words in line for line in said) == 1, said
     assert len(said) == 5
 

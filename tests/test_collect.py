@@ -12,9 +12,15 @@ import pytest
 from wamlib import claims, evidence
 
 RECORD = {
-    "measure": "members.scores", "version": "0" * 12, "runs": ["digits-mlp-s0"], "weights": "", "images": "",
-    "arguments": {}, "made": {"day": "2026-01-02"}, "columns": {"accuracy": [90.5]},
-}  # fmt: skip
+    "measure": "members.scores",
+    "version": "0" * 12,
+    "runs": ["digits-mlp-s0"],
+    "weights": "",
+    "images": "",
+    "arguments": {},
+    "made": {"day": "2026-01-02"},
+    "columns": {"accuracy": [90.5]},
+}
 TABLE = pd.DataFrame([{"run_id": "digits-mlp-s0", "seconds": 1.5}])
 
 

@@ -208,8 +208,9 @@ def test_only_the_kinds_that_are_asked_for_are_made(pool, dataset):
 def test_only_the_first_selection_images_are_chosen_on(pool, dataset, monkeypatch):
     monkeypatch.setattr(combining, "N_SELECTION", 50)
     few = row(combinations(Pool(pool, dataset), sizes=(2,)), 2, 0, "logit ensemble")
-    test, selection = (torch.stack([run.logits[name].double() for run in pool[:2]]).mean(0)
-                       for name in ("test", "selection"))  # fmt: skip
+    test, selection = (
+        torch.stack([run.logits[name].double() for run in pool[:2]]).mean(0) for name in ("test", "selection")
+    )
     temperature = evaluate.fit_temperature(selection[:50], dataset.selection.labels[:50])
     assert few.refitted_nll == pytest.approx(evaluate.nll(test / temperature, dataset.test.labels), rel=1e-4)
 

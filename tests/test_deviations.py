@@ -80,10 +80,18 @@ KINDS = ["member", "uniform soup", "logit ensemble", "feature ensemble, first he
 def protocol(models=("cnn", "vit"), replicas=3, steps=STEPS):
     """Return steps at which nothing happens, but for D1: there the ensemble of the ViT gains 2 points, of the CNN 1."""
     rows = [
-        {"model": model, "replica": replica, "step": step, "combination": kind,
-         "accuracy": 80 + replica + (kind == "logit ensemble" and place >= 5) * (1 + (kind_of(model) == "vit"))}
-        for model in models for replica in range(replicas) for place, step in enumerate(steps) for kind in KINDS
-    ]  # fmt: skip
+        {
+            "model": model,
+            "replica": replica,
+            "step": step,
+            "combination": kind,
+            "accuracy": 80 + replica + (kind == "logit ensemble" and place >= 5) * (1 + (kind_of(model) == "vit")),
+        }
+        for model in models
+        for replica in range(replicas)
+        for place, step in enumerate(steps)
+        for kind in KINDS
+    ]
     return pd.DataFrame(rows)
 
 
@@ -95,9 +103,12 @@ def save(folder, **tables):
 
 def modes(**gaps):
     return pd.DataFrame(
-        [{"model": "cnn", "replica": replica, "n_members": 3, "mode": mode, "gap": gap}
-         for replica in range(3) for mode, gap in gaps.items()]
-    )  # fmt: skip
+        [
+            {"model": "cnn", "replica": replica, "n_members": 3, "mode": mode, "gap": gap}
+            for replica in range(3)
+            for mode, gap in gaps.items()
+        ]
+    )
 
 
 def test_an_effect_is_the_change_at_its_step(tmp_path):

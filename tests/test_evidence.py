@@ -14,15 +14,17 @@ from wamlib.chapters import members
 from wamlib.errors import EvidenceError
 from wamlib.evidence import Evidence, Published, publish, read_record
 
-ROWS = pd.DataFrame({
-    "kind": ["member", "=soup", "", None],
-    "n": [1, 2, 3, 4],
-    "right": [True, False, True, True],
-    "accuracy": [90.123456, math.nan, 88.0, 1e-12],
-    "whole": [1.0, 100.0, -3.0, 0.0],
-    "group": [0.5, "shuffled labels", 10.0, "released"],
-    "digit": ["0", "1", "2", "3"],
-})  # fmt: skip
+ROWS = pd.DataFrame(
+    {
+        "kind": ["member", "=soup", "", None],
+        "n": [1, 2, 3, 4],
+        "right": [True, False, True, True],
+        "accuracy": [90.123456, math.nan, 88.0, 1e-12],
+        "whole": [1.0, 100.0, -3.0, 0.0],
+        "group": [0.5, "shuffled labels", 10.0, "released"],
+        "digit": ["0", "1", "2", "3"],
+    }
+)
 
 
 def runs(*ids, weights="w", images="i"):

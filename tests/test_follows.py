@@ -70,12 +70,12 @@ def changed(tree, unchanged, monkeypatch):
 @pytest.mark.parametrize(
     ("place", "old", "new"),
     [
-        ("wamlib/merge/soups.py", 'def uniform_soup(', '# why\ndef uniform_soup('),
-        ("wamlib/merge/soups.py", 'Parameters\n', 'Arguments\n'),
+        ("wamlib/merge/soups.py", "def uniform_soup(", "# why\ndef uniform_soup("),
+        ("wamlib/merge/soups.py", "Parameters\n", "Arguments\n"),
         ("wamlib/chapters/members.py", 'def scores(pool):\n    """', 'def scores(pool):\n    """Rows. '),
         ("params/gpu.yml", "profile: gpu", "profile: gpu2"),  # of another profile
     ],
-)  # fmt: skip
+)
 def test_words_change_nothing(changed, place, old, new):
     assert changed(place, old, new) == set()
 

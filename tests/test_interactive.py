@@ -63,9 +63,14 @@ def static():
 
 def walk(table=TABLE, **settings):
     defaults = {
-        "facets": {"model": "Architecture", "start": "Members"}, "x_label": "Members N", "x_name": "N",
-        "static": static(), "alt": "More members help.", "difference": ("logit ensemble", "uniform soup"), "first": 2,
-    }  # fmt: skip
+        "facets": {"model": "Architecture", "start": "Members"},
+        "x_label": "Members N",
+        "x_name": "N",
+        "static": static(),
+        "alt": "More members help.",
+        "difference": ("logit ensemble", "uniform soup"),
+        "first": 2,
+    }
     return walk_figure(table, "n_members", NAMES, QUANTITIES, **(defaults | settings))
 
 

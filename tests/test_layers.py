@@ -135,9 +135,15 @@ def test_the_frame_of_chapters_imports_none():
 
 @pytest.mark.parametrize(
     "source",
-    ["from .trust import x", "from . import trust", "from wamlib.chapters import trust", "import wamlib.chapters.trust",
-     "def f():\n    from ..chapters.trust import x", "from wamlib.chapters.trust import x as y"],
-)  # fmt: skip
+    [
+        "from .trust import x",
+        "from . import trust",
+        "from wamlib.chapters import trust",
+        "import wamlib.chapters.trust",
+        "def f():\n    from ..chapters.trust import x",
+        "from wamlib.chapters.trust import x as y",
+    ],
+)
 def test_a_chapter_that_imports_another_would_be_seen(source):
     assert chapters_brought("wamlib.chapters.recipe", source) == {"trust"}
     assert chapters_brought("wamlib.chapters.trust", source) == set()

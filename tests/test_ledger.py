@@ -123,8 +123,12 @@ def test_other_profiles_stand_beside_the_one_that_is_shown(folder):
     (results / "gpu").mkdir(parents=True)
     ledger.collect(folder).to_csv(results / "gpu" / "claims.csv", index=False)
     machine = [{"gpu": "Card A", "cpu": "x"}, {"gpu": None, "cpu": "Core B"}, {"gpu": "Card A", "cpu": "y"}]
-    findings = {"machine": machine, "versions": [{"torch": "9.9"}], "commit": ["0123456789abcdef"],
-                "numbers": {"n_runs": 1234}}  # fmt: skip
+    findings = {
+        "machine": machine,
+        "versions": [{"torch": "9.9"}],
+        "commit": ["0123456789abcdef"],
+        "numbers": {"n_runs": 1234},
+    }
     (results / "gpu" / "findings.json").write_text(json.dumps(findings))
     text = ledger.other_profiles(results, "laptop")
     assert "Profile *gpu*: 1,234 runs on Card A and Core B, torch 9.9, trained at commit 0123456789." in text

@@ -22,8 +22,12 @@ def with_values(table, name):
     return table.assign(**{name: np.random.default_rng(0).uniform(10, 90, len(table))})
 
 
-COMBINED = grid(start=STARTS, replica=[0, 1, 2], n_members=[2, 5],
-                combination=["member", "uniform soup", "uniform soup, recalibrated", "logit ensemble"])  # fmt: skip
+COMBINED = grid(
+    start=STARTS,
+    replica=[0, 1, 2],
+    n_members=[2, 5],
+    combination=["member", "uniform soup", "uniform soup, recalibrated", "logit ensemble"],
+)
 COMBINED = with_values(COMBINED, "accuracy").assign(model="mlp")
 PATH = with_values(
     grid(model=["mlp"], start=STARTS, replica=[0, 1], alpha=[0.0, 0.5, 1.0], recalibrated=[False]), "error"
@@ -32,8 +36,12 @@ SCALE = grid(replica=[0, 1], combination=["member", "uniform soup", "logit ensem
 SCALE = with_values(SCALE, "accuracy").assign(model="mlp", scope="learnable", nll=1.0, agreement=90.0, finite=100.0)
 DECAY = grid(dataset=["digits", "cats"], weight_decay=[0.0, 0.1], seed=[0, 1, 2])
 DECAY = DECAY.assign(own=0.5, null=0.0, accuracy=80.0, residual=3.0, confidence=20.0, limit_correlation=0.9)
-GAINS = grid(dataset=["digits", "cats"], model=["mlp", "resnet8", "vit"], replica=[0, 1, 2],
-             combination=["uniform soup", "logit ensemble"])  # fmt: skip
+GAINS = grid(
+    dataset=["digits", "cats"],
+    model=["mlp", "resnet8", "vit"],
+    replica=[0, 1, 2],
+    combination=["uniform soup", "logit ensemble"],
+)
 GAINS = with_values(GAINS, "gain").assign(gain=lambda rows: rows.gain / 100)
 NAMES = ["cat", "dog", "cow"]
 KINDS = ["uniform soup", "logit ensemble"]

@@ -203,8 +203,10 @@ def test_members_that_do_not_match_have_no_line():
 
 def test_distance_from_the_soup_leaves_statistics_out_and_does_not_depend_on_the_scale():
     states = [run.state for run in untrained("resnet8", random_dataset(), 3, spread=0.5)]
-    kept = [[t.double().numpy().ravel() for k, t in state.items() if "running" not in k and "num_" not in k]
-            for state in states]  # fmt: skip
+    kept = [
+        [t.double().numpy().ravel() for k, t in state.items() if "running" not in k and "num_" not in k]
+        for state in states
+    ]
     flat = [np.concatenate(parts) for parts in kept]
     soup = np.mean(flat, axis=0)
     expected = np.mean([np.linalg.norm(member - soup) for member in flat]) / np.linalg.norm(soup)

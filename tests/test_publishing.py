@@ -291,9 +291,15 @@ def test_versions_of_python_agree_with_pyproject():
     found = pythons()
     assert len(found) == 10
     assert python_problems(found, requires) == []
-    assert python_problems(found, ">=3.12") == ["book/build/3.11", "preview/preview/3.11", "test/test/3.11",
-                                                "weekly/test/3.11", "weekly/book/3.11", "weekly/audit/3.11",
-                                                "test"]  # fmt: skip
+    assert python_problems(found, ">=3.12") == [
+        "book/build/3.11",
+        "preview/preview/3.11",
+        "test/test/3.11",
+        "weekly/test/3.11",
+        "weekly/book/3.11",
+        "weekly/audit/3.11",
+        "test",
+    ]
     assert python_problems(found | {"Dockerfile": 3.12}, requires) == ["Dockerfile"]
     assert len({found[name] for name in ("Dockerfile", "environment.yml", ".binder/environment.yml")}) == 1
 
@@ -334,20 +340,39 @@ def test_buttons_are_those_that_were_asked_for_and_never_thebe(launch):
 @pytest.mark.parametrize(
     ("repository", "hub", "name"),
     [
-        *((address, "", "WAMLIB_REPOSITORY") for address in (
-            "owner/name", "http://github.com/owner/name", "https://github.com/owner", "https://github.com/owner/name/",
-            "https://github.com/owner/name.git", "https://github.com/owner/..", "https://github.com/owner/name/tree/x",
-            "https://github.com.example.org/owner/name", "https://example.org/github.com/owner/name",
-            "https://user@github.com/owner/name", "https://github.com/owner/name?a", "https://github.com/owner/na\nme",
-            "https://github.com/owner/<script>", "https://github.com/ow\u00f6ner/name",
-        )),
+        *(
+            (address, "", "WAMLIB_REPOSITORY")
+            for address in (
+                "owner/name",
+                "http://github.com/owner/name",
+                "https://github.com/owner",
+                "https://github.com/owner/name/",
+                "https://github.com/owner/name.git",
+                "https://github.com/owner/..",
+                "https://github.com/owner/name/tree/x",
+                "https://github.com.example.org/owner/name",
+                "https://example.org/github.com/owner/name",
+                "https://user@github.com/owner/name",
+                "https://github.com/owner/name?a",
+                "https://github.com/owner/na\nme",
+                "https://github.com/owner/<script>",
+                "https://github.com/ow\u00f6ner/name",
+            )
+        ),
         ("", HUB, "WAMLIB_REPOSITORY"),  # a hub that would be told no repository
-        *((ADDRESS, address, "WAMLIB_JUPYTERHUB") for address in (
-            "hub.example.org", "http://hub.example.org", "https://hub.example.org/", "https://hub.example.org/?a=b",
-            "https://", 'https://hub.example.org/"onclick',
-        )),
+        *(
+            (ADDRESS, address, "WAMLIB_JUPYTERHUB")
+            for address in (
+                "hub.example.org",
+                "http://hub.example.org",
+                "https://hub.example.org/",
+                "https://hub.example.org/?a=b",
+                "https://",
+                'https://hub.example.org/"onclick',
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_address_is_refused_in_four_parts(launch, repository, hub, name):
     with pytest.raises(ConfigError) as caught:
         launch.options(repository, hub)
@@ -424,9 +449,11 @@ def test_the_buttons_of_built_pages_lead_to_tracked_files(tmp_path):
     }
     assert {path for text in pages.values() for path in sources(text)} <= TRACKED
     assert not {f"book/{chapter}", "glossary.md"} & TRACKED  # the twin: the paths that a slip would give
-    for start in (f"https://mybinder.org/v2/gh/owner/some-name.v2/main?urlpath=lab/tree/{chapter}",
-                  f"https://colab.research.google.com/github/owner/some-name.v2/blob/main/{chapter}",
-                  f"{HUB}/hub/user-redirect/git-pull?repo="):  # fmt: skip
+    for start in (
+        f"https://mybinder.org/v2/gh/owner/some-name.v2/main?urlpath=lab/tree/{chapter}",
+        f"https://colab.research.google.com/github/owner/some-name.v2/blob/main/{chapter}",
+        f"{HUB}/hub/user-redirect/git-pull?repo=",
+    ):
         assert f'href="{start}' in pages[PAGES[-1]]
     assert f'href="{ADDRESS}"' in pages["generated/runs"]
 

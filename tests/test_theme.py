@@ -20,9 +20,17 @@ pytest.importorskip("sphinx_book_theme", reason="no Sphinx: pip install -e '.[bo
 
 BOOK = Path(__file__).parents[1] / "book"
 EXTENSIONS = [
-    "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_book_theme", "sphinx_design", "sphinx_exercise",
-    "sphinx_thebe", "sphinx_togglebutton", "sphinxcontrib.bibtex", "named_tuples", "offline_mathjax",
-]  # fmt: skip
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_book_theme",
+    "sphinx_design",
+    "sphinx_exercise",
+    "sphinx_thebe",
+    "sphinx_togglebutton",
+    "sphinxcontrib.bibtex",
+    "named_tuples",
+    "offline_mathjax",
+]
 SETTINGS = """html_theme = 'sphinx_book_theme'; bibtex_bibfiles = ['all.bib']; myst_enable_extensions = ['colon_fence']
 sys.path.insert(0, {folder!r}); templates_path = {templates!r}
 html_theme_options = dict(show_navbar_depth=1, navbar_persistent=[])"""
@@ -86,7 +94,7 @@ WRONG = {
     "a name used by each exercise": ("exercises", 'id="exercise-content"', None),
     "a name used by each solution": ("exercises", 'id="solution-content"', None),
     "a list beside its item": ("_modules/index", r"</li>\s*<ul>", r'toy</a>\s*<ul>\s*<li><a href="toy/inner.html">'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("page", "wrong", "right"), WRONG.values(), ids=WRONG)
@@ -127,8 +135,16 @@ def test_scripts_and_styles_of_all_others_stay(built):
     theirs, ours = map(loaded, built)
     assert ours < theirs
     gone = {re.sub(r"\?.*", "", name.rpartition("/")[2]) for name in theirs - ours}
-    assert gone == {"fontawesome.js", "searchtools.js", "language_data.js", "searchindex.js", "sphinx-thebe.js",
-                    "sphinx-thebe.css", "sphinx-design.min.css", "design-tabs.js"}  # fmt: skip
+    assert gone == {
+        "fontawesome.js",
+        "searchtools.js",
+        "language_data.js",
+        "searchindex.js",
+        "sphinx-thebe.js",
+        "sphinx-thebe.css",
+        "sphinx-design.min.css",
+        "design-tabs.js",
+    }
 
 
 def test_the_list_of_modules_is_a_tree(built):

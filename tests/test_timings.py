@@ -7,8 +7,16 @@ import timings
 
 
 def run(seconds, accuracy, **changes):
-    row = {"dataset": "digits", "n_train": 1_000, "split_hash": "0123456789abcdef", "model": "mlp", "start": "random",
-           "shuffle_labels": False, "epochs": 3.0, "weight_decay": 5e-4}  # fmt: skip
+    row = {
+        "dataset": "digits",
+        "n_train": 1_000,
+        "split_hash": "0123456789abcdef",
+        "model": "mlp",
+        "start": "random",
+        "shuffle_labels": False,
+        "epochs": 3.0,
+        "weight_decay": 5e-4,
+    }
     return {**row, **changes, "accuracy": accuracy, "seconds": seconds}
 
 

@@ -57,8 +57,10 @@ def test_prose_counts_and_a_method_counts_for_its_class():
     names = ["wamlib.merge.uniform_soup", "wamlib.config.TrainConfig", "wamlib.config.TrainConfig.recipe"]
     assert names_used(chapter(prose, "x = 1")) == names
     assert used_in({"a": names, "b": names[:1]}) == {
-        "wamlib.config.TrainConfig": ["a"], "wamlib.config.TrainConfig.recipe": ["a"], names[0]: ["a", "b"],
-    }  # fmt: skip
+        "wamlib.config.TrainConfig": ["a"],
+        "wamlib.config.TrainConfig.recipe": ["a"],
+        names[0]: ["a", "b"],
+    }
 
 
 def test_what_a_name_stands_for():

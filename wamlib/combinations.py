@@ -134,6 +134,8 @@ def _measure(pool, test, held_out):
     if held_out is None:
         return evaluate.metrics(test, labels)
     cooled = test / evaluate.fit_temperature(held_out, pool.dataset.selection.labels)
-    refitted = {"refitted_nll": evaluate.nll(cooled, labels),
-                "refitted_calibration_error": evaluate.calibration_error(cooled, labels)}  # fmt: skip
+    refitted = {
+        "refitted_nll": evaluate.nll(cooled, labels),
+        "refitted_calibration_error": evaluate.calibration_error(cooled, labels),
+    }
     return {**evaluate.metrics(test, labels), **refitted}

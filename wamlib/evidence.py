@@ -169,15 +169,20 @@ class Published:
         doing, what = "cannot draw from published records", f"{title} of {len(runs)} runs, {arguments}"
         if found is None:
             raise EvidenceError(
-                doing, item=what, got=f"no record in {self.root}", wanted="one",
+                doing,
+                item=what,
+                got=f"no record in {self.root}",
+                wanted="one",
                 fix="Run `make book`, which trains and measures what is missing, and `make findings` to publish it.",
-            )  # fmt: skip
+            )
         if found["version"] != version:
             raise EvidenceError(
-                doing, item=what, got=f"a record of version {found['version']} of the measure",
+                doing,
+                item=what,
+                got=f"a record of version {found['version']} of the measure",
                 wanted=f"version {version}, which the code is now",
                 fix="Run `make book` to measure it again, and `make findings` to publish it.",
-            )  # fmt: skip
+            )
         made, columns = self._made[int(found["made"])], self._tables(title)[found["record"]]
         return Record(title, version, list(runs), found["weights"], found["images"], arguments, made, columns)
 
@@ -230,10 +235,15 @@ def publish(records, root):
         if record.made not in made:
             made.append(record.made)
         index[record.name] = {
-            "record": record.name, "measure": record.measure, "version": record.version,
-            "runs": " ".join(record.runs), "weights": record.weights, "images": record.images,
-            "arguments": json.dumps(record.arguments, sort_keys=True), "made": made.index(record.made),
-        }  # fmt: skip
+            "record": record.name,
+            "measure": record.measure,
+            "version": record.version,
+            "runs": " ".join(record.runs),
+            "weights": record.weights,
+            "images": record.images,
+            "arguments": json.dumps(record.arguments, sort_keys=True),
+            "made": made.index(record.made),
+        }
         by_measure.setdefault(record.measure, {})[record.name] = record.columns
     for title, new in by_measure.items():
         _write_rows(root, title, before._tables(title) | new)
@@ -264,8 +274,13 @@ def _write_rows(root, title, columns_of):
         rows.insert(0, "record", name)
         grown = len(_as_text(rows))
         if grown > LARGEST:
-            raise EvidenceError("cannot publish records", item=title, got=f"{grown:,} bytes in one record",
-                                wanted=f"at most {LARGEST:,}", fix="Measure fewer rows or columns.")  # fmt: skip
+            raise EvidenceError(
+                "cannot publish records",
+                item=title,
+                got=f"{grown:,} bytes in one record",
+                wanted=f"at most {LARGEST:,}",
+                fix="Measure fewer rows or columns.",
+            )
         if size + grown > LARGEST or (part and list(part[0]) != list(rows)):
             flush()
         part.append(rows)

@@ -98,8 +98,11 @@ def _parsed(module):
 def _targets(node, module, is_package):
     """Return what an import statement brings: name to module, or to (module, name); other packages are left out."""
     if isinstance(node, ast.Import):
-        return {(alias.asname or alias.name).split(".")[0]: "wamlib" if alias.asname is None else alias.name
-                for alias in node.names if alias.name.split(".")[0] == "wamlib"}  # fmt: skip
+        return {
+            (alias.asname or alias.name).split(".")[0]: "wamlib" if alias.asname is None else alias.name
+            for alias in node.names
+            if alias.name.split(".")[0] == "wamlib"
+        }
     if not isinstance(node, ast.ImportFrom):
         return {}
     base = node.module or ""

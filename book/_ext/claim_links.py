@@ -12,8 +12,17 @@ from sphinx import addnodes
 
 CLAIM = re.compile(r"\bC(?:[1-9]|1\d|20)\b")
 HEADING = "Claims"
-NO_PROSE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.title, nodes.reference,
-            nodes.target, addnodes.pending_xref)  # fmt: skip
+NO_PROSE = (
+    nodes.literal,
+    nodes.literal_block,
+    nodes.math,
+    nodes.math_block,
+    nodes.raw,
+    nodes.title,
+    nodes.reference,
+    nodes.target,
+    addnodes.pending_xref,
+)
 
 
 def setup(app):
@@ -74,8 +83,13 @@ def add_line(doctree, docname, claims):
 def to_row(claim, docname):
     """Return a link to the row of a claim, to be resolved when all pages are read."""
     link = addnodes.pending_xref(
-        "", refdomain="std", reftype="ref", reftarget=f"claim-{claim.lower()}", refexplicit=True, refwarn=True,
+        "",
+        refdomain="std",
+        reftype="ref",
+        reftarget=f"claim-{claim.lower()}",
+        refexplicit=True,
+        refwarn=True,
         refdoc=docname,
-    )  # fmt: skip
+    )
     link += nodes.inline("", claim, classes=["std", "std-ref"])
     return link

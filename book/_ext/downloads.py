@@ -60,8 +60,10 @@ def _append(app, doctree):
         if not path.is_file():
             logger.warning(
                 "cannot offer a table: %s: got no such file, wanted what the chapter saved. Execute the chapter again.",
-                path.name, location=env.docname, type="downloads",
-            )  # fmt: skip
+                path.name,
+                location=env.docname,
+                type="downloads",
+            )
             continue
         env.note_dependency(str(path))
         rows = sum(1 for _ in path.open(encoding="utf-8")) - 1

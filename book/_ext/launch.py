@@ -49,9 +49,12 @@ def options(repository, hub=""):
 
 def _refusal(name, got, wanted):
     return ConfigError(
-        "cannot make launch buttons and edit links", item=name, got=repr(got), wanted=wanted,
+        "cannot make launch buttons and edit links",
+        item=name,
+        got=repr(got),
+        wanted=wanted,
         fix="Correct the environment variable, or unset it to build without buttons.",
-    )  # fmt: skip
+    )
 
 
 def _configure(app, config):

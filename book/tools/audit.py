@@ -15,8 +15,17 @@ FIX = "Run `make audit` where the network reaches pypi.org; nothing is known abo
 
 def main(pip_audit, lock):
     # --no-deps and --disable-pip: the lock is whole and pinned, so nothing needs to be resolved or installed.
-    command = [pip_audit, "--requirement", lock, "--no-deps", "--disable-pip", "--format", "json",
-               "--progress-spinner", "off"]  # fmt: skip
+    command = [
+        pip_audit,
+        "--requirement",
+        lock,
+        "--no-deps",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     try:
         packages = json.loads(done.stdout)["dependencies"]

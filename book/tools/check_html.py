@@ -16,9 +16,15 @@ RAW = re.compile(r"\{(glue:?\w*|term|ref|numref|eq|cite|doc|py:\w+)\}|\{\{|\bnan
 # Servers that the theme's files name: in comments, as names of XML dialects, as links, and as the home of parts of
 # MathJax and thebe that no page of this book starts.
 NAMED = {
-    "cdn.jsdelivr.net", "clipboardjs.com", "developer.mozilla.org", "github.com", "pydata-sphinx-theme.readthedocs.io",
-    "www.apache.org", "www.mathjax.org", "www.w3.org",
-}  # fmt: skip
+    "cdn.jsdelivr.net",
+    "clipboardjs.com",
+    "developer.mozilla.org",
+    "github.com",
+    "pydata-sphinx-theme.readthedocs.io",
+    "www.apache.org",
+    "www.mathjax.org",
+    "www.w3.org",
+}
 
 
 class Page(HTMLParser):
@@ -70,8 +76,10 @@ def problems_of_file(path, parts):
 def main(folder=BUILT):
     folder, found = Path(folder), []
     if not (folder / "index.html").is_file():
-        print(f"cannot check the book: {folder}: got no index.html, wanted the built pages. Run `make book` first.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot check the book: {folder}: got no index.html, wanted the built pages. Run `make book` first.",
+            file=sys.stderr,
+        )
         return 2
     for path in sorted(path for path in folder.rglob("*.*") if path.suffix in (".html", ".js", ".svg")):
         inside = path.relative_to(folder)

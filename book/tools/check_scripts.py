@@ -13,18 +13,22 @@ SOURCES = {path.stem: path.read_text("utf-8") for path in FOLDER.rglob("*.js")}
 FIGURES = {f'(() => {{\n"use strict";\n{SOURCES["fragment"]}{text}}})();' for text in SOURCES.values()}
 # Inline scripts of the theme and its extensions, as _ext/mended.py leaves them: word for word, but for settings. They
 # are named, not found by where they stand: an output may close the element it is in.
-THEME = re.compile("|".join([
-    r"document\.documentElement\.dataset\.mode = localStorage\.getItem\(\"mode\"\) \|\| \"auto\"; "
-    r"document\.documentElement\.dataset\.theme = localStorage\.getItem\(\"theme\"\) \|\| "
-    r"\(matchMedia\(\"\(prefers-color-scheme: dark\)\"\)\.matches \? \"dark\" : \"light\"\);",
-    r"DOCUMENTATION_OPTIONS\.(pagename = '[\w./-]*'|search_as_you_type = (true|false));",
-    r"(var togglebuttonSelector|let toggle(HintShow|HintHide|OpenOnPrint)) = '[\w .,-]*';",
-    r"window\.MathJax = \{\"loader\": \{\"load\": \[[\w/\", -]*\]\}, "
-    r"\"options\": \{\"processHtmlClass\": \"[\w|]*\"\}\}",
-    r"// Activate the search field on page load let searchInput = "
-    r"document\.querySelector\(\"form\.bd-search input\"\); if \(searchInput\) \{ searchInput\.focus\(\); "
-    r"searchInput\.select\(\); console\.log\(\"\[PST\]: Set focus on search field\.\"\); \}",
-]))  # fmt: skip
+THEME = re.compile(
+    "|".join(
+        [
+            r"document\.documentElement\.dataset\.mode = localStorage\.getItem\(\"mode\"\) \|\| \"auto\"; "
+            r"document\.documentElement\.dataset\.theme = localStorage\.getItem\(\"theme\"\) \|\| "
+            r"\(matchMedia\(\"\(prefers-color-scheme: dark\)\"\)\.matches \? \"dark\" : \"light\"\);",
+            r"DOCUMENTATION_OPTIONS\.(pagename = '[\w./-]*'|search_as_you_type = (true|false));",
+            r"(var togglebuttonSelector|let toggle(HintShow|HintHide|OpenOnPrint)) = '[\w .,-]*';",
+            r"window\.MathJax = \{\"loader\": \{\"load\": \[[\w/\", -]*\]\}, "
+            r"\"options\": \{\"processHtmlClass\": \"[\w|]*\"\}\}",
+            r"// Activate the search field on page load let searchInput = "
+            r"document\.querySelector\(\"form\.bd-search input\"\); if \(searchInput\) \{ searchInput\.focus\(\); "
+            r"searchInput\.select\(\); console\.log\(\"\[PST\]: Set focus on search field\.\"\); \}",
+        ]
+    )
+)
 EVENTS = {("button", "onclick", "toggleFullScreen()"), ("button", "onclick", "window.print()")}
 DATA = {"application/json"}  # a type of script elements that no browser runs
 OWN = re.compile(r"(\.\./)*(_static/(?!.*\.\.)[\w./-]+|searchindex\.js)(\?[\w=.-]*)?")

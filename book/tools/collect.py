@@ -32,15 +32,30 @@ EVIDENCE = ROOT / "data" / "evidence"
 LARGEST = 500_000  # bytes of a file that is committed
 FILLED = ("README.md", "book/speed.md")  # texts that name numbers of the published run and of the benchmarks
 # What the numbers of each chapter are called by in README.md and on pages that are not the chapter's own.
-PREFIXES = {"20_templates": "templates", "21_templates_of_soups": "rows", "22_templates_in_depth": "depth",
-            "30_same_or_not": "same", "31_how_many": "many", "32_between": "between",
-            "33_architectures": "architectures", "34_alignment": "alignment",
-            "35_beyond_the_mean": "beyond", "36_repair": "repair",
-            "37_protocols": "protocols", "38_pretrained": "pretrained",
-            "40_magnitude": "magnitude", "41_stability": "stability",
-            "42_regulariser": "regulariser", "50_trust": "trust", "60_recipe": "recipe", "61_your_own": "own",
-            "00_quickstart": "quickstart", "01_primer": "primer", "10_members": "members",
-            "11_recipes": "recipes"}  # fmt: skip
+PREFIXES = {
+    "20_templates": "templates",
+    "21_templates_of_soups": "rows",
+    "22_templates_in_depth": "depth",
+    "30_same_or_not": "same",
+    "31_how_many": "many",
+    "32_between": "between",
+    "33_architectures": "architectures",
+    "34_alignment": "alignment",
+    "35_beyond_the_mean": "beyond",
+    "36_repair": "repair",
+    "37_protocols": "protocols",
+    "38_pretrained": "pretrained",
+    "40_magnitude": "magnitude",
+    "41_stability": "stability",
+    "42_regulariser": "regulariser",
+    "50_trust": "trust",
+    "60_recipe": "recipe",
+    "61_your_own": "own",
+    "00_quickstart": "quickstart",
+    "01_primer": "primer",
+    "10_members": "members",
+    "11_recipes": "recipes",
+}
 
 
 def main():
@@ -181,23 +196,30 @@ def publish(profile):
     findings = json.loads((GENERATED / "findings.json").read_text())
     if findings["profile"] != profile or profile == "smoke":
         wanted = "a profile with results" if profile == "smoke" else repr(profile)
-        print(f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted {wanted}. "
-              "Run `make book` with that profile first.", file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot publish findings: book/generated: got profile {findings['profile']!r}, wanted {wanted}. "
+            "Run `make book` with that profile first.",
+            file=sys.stderr,
+        )
         return 2
     tables, results = TABLES / profile, RESULTS if profile == EDITION else RESULTS.parent / profile
     changed = ledger.changes(ledger.read(results / "claims.csv"), ledger.read(tables / "claims.csv"))
     if missing := ledger.unnamed(changed, (ROOT / "CHANGELOG.md").read_text()):
-        print(f"cannot publish findings: CHANGELOG.md: got changed verdicts of {', '.join(missing)} without a word, "
-              'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot publish findings: CHANGELOG.md: got changed verdicts of {', '.join(missing)} without a word, "
+            'wanted each named under "Results changed" of "Unreleased". Say there what changed, and why.',
+            file=sys.stderr,
+        )
         return 2
     if profile == EDITION:
         publish_records(profile)
     files = [GENERATED / "findings.json", GENERATED / "summary.png", *sorted(tables.glob("*.csv"))]
     if large := [path for path in files if path.stat().st_size > LARGEST]:
-        print(f"cannot publish findings: {large[0].name}: got {large[0].stat().st_size:,} bytes, "
-              f"wanted at most {LARGEST:,}, for it is committed. Save fewer rows or columns in the chapter.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot publish findings: {large[0].name}: got {large[0].stat().st_size:,} bytes, "
+            f"wanted at most {LARGEST:,}, for it is committed. Save fewer rows or columns in the chapter.",
+            file=sys.stderr,
+        )
         return 2
     results.mkdir(parents=True, exist_ok=True)
     for path in files:

@@ -89,8 +89,10 @@ def training_mode(read):
     if not {"train", "eval"} <= set(modes.columns):
         raise Missing
     alone = by(modes["train"] - modes["eval"], "model")
-    return (f"Change of the ensemble's lead over the soup, in points: {by(step(read, 'D4', 'D1', GAP), 'model')}. "
-            f"By itself, in pools with a shared start that are otherwise sound: {alone}.")  # fmt: skip
+    return (
+        f"Change of the ensemble's lead over the soup, in points: {by(step(read, 'D4', 'D1', GAP), 'model')}. "
+        f"By itself, in pools with a shared start that are otherwise sound: {alone}."
+    )
 
 
 def redrawn_start(read):
@@ -115,8 +117,10 @@ def before_norm(read):
 
 def member_and_gap(before, after):
     def sentence(read):
-        return (f"Change of a member's accuracy, in points: {by(step(read, before, after), 'model')}. "
-                f"Of the ensemble's lead over the soup: {by(step(read, before, after, GAP), 'model')}.")  # fmt: skip
+        return (
+            f"Change of a member's accuracy, in points: {by(step(read, before, after), 'model')}. "
+            f"Of the ensemble's lead over the soup: {by(step(read, before, after, GAP), 'model')}."
+        )
 
     return sentence
 
@@ -177,9 +181,11 @@ def replicas(read):
     spread = difference(pools, GAP).groupby(["dataset", "model"]).std().dropna()
     if spread.empty:
         raise Missing
-    return ("On the mean, none. But one pool with a shared start misses the mean of its kind by "
-            f"{spread.median():.2f} points of the gap (standard deviation over pools, median of {len(spread)} cells; "
-            f"{spread.max():.2f} in the worst).")  # fmt: skip
+    return (
+        "On the mean, none. But one pool with a shared start misses the mean of its kind by "
+        f"{spread.median():.2f} points of the gap (standard deviation over pools, median of {len(spread)} cells; "
+        f"{spread.max():.2f} in the worst)."
+    )
 
 
 def statistics(read):
@@ -199,9 +205,11 @@ def scaling(read):
     change = (scores["everything"] - scores["learnable"]).dropna().groupby(["model", "replica"], sort=False).mean()
     change = change[change.groupby("model").transform(lambda part: part.abs().max()) > 0]
     factors = sorted(table[table.scope == "everything"].c.unique())
-    return ("Accuracy of a member, every entry multiplied minus weights and biases alone, mean over "
-            f"{len(factors)} factors from {factors[0]:g} to {factors[-1]:g}, in points: {by(change, 'model')}. "
-            "Without BatchNorm the two are the same.")  # fmt: skip
+    return (
+        "Accuracy of a member, every entry multiplied minus weights and biases alone, mean over "
+        f"{len(factors)} factors from {factors[0]:g} to {factors[-1]:g}, in points: {by(change, 'model')}. "
+        "Without BatchNorm the two are the same."
+    )
 
 
 def templates(read):
@@ -213,8 +221,10 @@ def templates(read):
         best = decays[decays.weight_decay == decays.groupby("weight_decay").accuracy.mean().idxmax()]
         likeness = [interval(group.own, digits=2, signed=False) for group in (released, best)]
         accuracy = [interval(group.accuracy, " %", signed=False) for group in (released, best)]
-        rows.append(f"{name}: {likeness[0]} at {accuracy[0]} accuracy, against {likeness[1]} at {accuracy[1]} "
-                    f"with decay {best.weight_decay.iloc[0]:g}")  # fmt: skip
+        rows.append(
+            f"{name}: {likeness[0]} at {accuracy[0]} accuracy, against {likeness[1]} at {accuracy[1]} "
+            f"with decay {best.weight_decay.iloc[0]:g}"
+        )
     if not rows:
         raise Missing
     shown = "; ".join(rows)
@@ -224,8 +234,10 @@ def templates(read):
 def class_means(read):
     table = read("templates")
     table = table[table.group == "released recipe"].set_index("dataset")
-    return ("Correlation with the plain class mean minus correlation with the centred one, released recipe: "
-            f"{by(table.raw - table.own, 'dataset', digits=2)}.")  # fmt: skip
+    return (
+        "Correlation with the plain class mean minus correlation with the centred one, released recipe: "
+        f"{by(table.raw - table.own, 'dataset', digits=2)}."
+    )
 
 
 def class_pairs(read):
@@ -241,8 +253,10 @@ def class_pairs(read):
     if not parts:
         raise Missing
     values = pd.concat(parts).set_index("dataset").own
-    return ("Correlation of mean row and mean of the two class means, released recipe, pairs five apart minus all "
-            f"others: {by(values, 'dataset', digits=3)}.")  # fmt: skip
+    return (
+        "Correlation of mean row and mean of the two class means, released recipe, pairs five apart minus all "
+        f"others: {by(values, 'dataset', digits=3)}."
+    )
 
 
 SENTENCES = {

@@ -35,9 +35,12 @@ from nbclient.exceptions import DeadKernelError  # noqa: E402
 def main(notebook, output, params=None):
     if not notebook.is_file():
         raise ConfigError(
-            "cannot execute a chapter", item=str(notebook), got="no such file", wanted="a notebook",
+            "cannot execute a chapter",
+            item=str(notebook),
+            got="no such file",
+            wanted="a notebook",
             fix="Correct the path; notebooks/ lists them.",
-        )  # fmt: skip
+        )
     overrides = (yaml.safe_load(params.read_text()) or {}) if params else {}
     known = papermill.inspect_notebook(str(notebook))
     overrides = {name: value for name, value in overrides.items() if name in known}

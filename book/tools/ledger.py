@@ -120,8 +120,10 @@ def other_profiles(folder, shown):
             verdicts(read(path), linked=False) + "\n",
         ]
     if len(parts) == 1:
-        parts.append("No results of another profile are published with this edition: all verdicts here are of networks "
-                     "that train in seconds.\n")  # fmt: skip
+        parts.append(
+            "No results of another profile are published with this edition: all verdicts here are of networks "
+            "that train in seconds.\n"
+        )
     return "\n".join(parts)
 
 

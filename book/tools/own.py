@@ -25,10 +25,12 @@ def main(name, params, out):
     notebook = CHAPTERS / f"{name.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file() or notebook.parent != CHAPTERS:
         raise ConfigError(
-            "cannot execute a chapter", item=f"NOTEBOOK={name}", got="no such chapter",
+            "cannot execute a chapter",
+            item=f"NOTEBOOK={name}",
+            got="no such chapter",
             wanted=f"one of {', '.join(sorted(path.stem for path in CHAPTERS.glob('*.ipynb')))}",
             fix="Correct the name.",
-        )  # fmt: skip
+        )
     settings = absolute({"profile": "own"} | chapters.read_parameters(params))
     folder = out / notebook.stem
     # What a run before this one made must not be taken for this one's.
@@ -84,9 +86,12 @@ def build(executed, folder):
     done = subprocess.run(command, capture_output=True, text=True)
     built = source / "_build" / "html"
     if done.returncode or not (built / f"{executed.stem}.html").is_file():
-        print(f"cannot build the page of {executed.stem}: got exit code {done.returncode} of Jupyter Book ("
-              f"{(done.stderr or done.stdout).strip()[-600:]}), wanted a page. The executed notebook is whole: "
-              f"{shown(executed)}.", file=sys.stderr)  # fmt: skip
+        print(
+            f"cannot build the page of {executed.stem}: got exit code {done.returncode} of Jupyter Book ("
+            f"{(done.stderr or done.stdout).strip()[-600:]}), wanted a page. The executed notebook is whole: "
+            f"{shown(executed)}.",
+            file=sys.stderr,
+        )
         return 1
     built.rename(folder / "html")
     shutil.rmtree(source)

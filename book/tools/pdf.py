@@ -40,8 +40,11 @@ def pages(toc):
 
 
 def _below(entries, level):
-    return [row for entry in entries
-            for row in [(entry["file"], None, level), *_below(entry.get("sections", []), level + 1)]]  # fmt: skip
+    return [
+        row
+        for entry in entries
+        for row in [(entry["file"], None, level), *_below(entry.get("sections", []), level + 1)]
+    ]
 
 
 def compose(html, rows):
@@ -127,9 +130,12 @@ def print_pages(page, out):
         path = None
     if path is None:
         raise ConfigError(
-            "cannot print the book", item=" or ".join(BROWSERS), got="no such program, or no Python package playwright",
-            wanted="both", fix="Install Chromium (apt-get install chromium), and playwright by `make setup`.",
-        )  # fmt: skip
+            "cannot print the book",
+            item=" or ".join(BROWSERS),
+            got="no such program, or no Python package playwright",
+            wanted="both",
+            fix="Install Chromium (apt-get install chromium), and playwright by `make setup`.",
+        )
     with sync_playwright() as run:
         browser = run.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -140,10 +146,16 @@ def print_pages(page, out):
             tab.evaluate("() => window.MathJax?.startup.promise")
             tab.evaluate(FIT)
             tab.pdf(
-                path=out, format="A4", print_background=True, outline=True, tagged=True, display_header_footer=True,
-                header_template="<span></span>", footer_template=FOOTER,
+                path=out,
+                format="A4",
+                print_background=True,
+                outline=True,
+                tagged=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
                 margin={"top": "16mm", "bottom": "18mm", "left": "15mm", "right": "15mm"},
-            )  # fmt: skip
+            )
         finally:
             browser.close()
 
@@ -161,15 +173,21 @@ def main(html=BOOK / "_build" / "html", out=BOOK / "_build" / "pdf" / "book.pdf"
     html, out, begin = Path(html).absolute(), Path(out).absolute(), time.perf_counter()
     if not (html / "index.html").is_file():
         raise ConfigError(
-            "cannot print the book", item=str(html), got="no index.html", wanted="the built pages",
+            "cannot print the book",
+            item=str(html),
+            got="no index.html",
+            wanted="the built pages",
             fix="Run `make book` first.",
-        )  # fmt: skip
+        )
     rows = pages(yaml.safe_load((BOOK / "_toc.yml").read_text()))
     if missing := [name for name, _, _ in rows if name and not (html / f"{name}.html").is_file()]:
         raise ConfigError(
-            "cannot print the book", item=missing[0], got="no built page", wanted="every page of _toc.yml",
+            "cannot print the book",
+            item=missing[0],
+            got="no built page",
+            wanted="every page of _toc.yml",
             fix="Run `make book` first.",
-        )  # fmt: skip
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = html.parent / "pdf"
     folder.mkdir(exist_ok=True)

@@ -99,9 +99,16 @@ def test_a_bad_page_is_found_out(visits, folder, address, name):
 
 def test_every_check_has_a_page_that_fails_it():
     assert {check for check, _, _ in BAD.values()} == {
-        checks.complaints, checks.requests, checks.links, checks.twice, checks.pictures, checks.dark, checks.access,
-        checks.width, checks.weight,
-    }  # fmt: skip
+        checks.complaints,
+        checks.requests,
+        checks.links,
+        checks.twice,
+        checks.pictures,
+        checks.dark,
+        checks.access,
+        checks.width,
+        checks.weight,
+    }
 
 
 def test_pages_are_weighed_with_all_that_they_load(visits, folder):
@@ -123,7 +130,7 @@ DEAD = {
     "out of the way of the Tab key": (FIGURE.replace("<input", '<input tabindex="-1"'), "does not reach"),
     "keys alone": (FIGURE.replace("<div", '<div style="pointer-events: none"'), "the mouse changes nothing"),
     "mouse alone": (FIGURE.replace("<input", '<input onkeydown="return event.key === &quot;Tab&quot;"'), "its keys"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

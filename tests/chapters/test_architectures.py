@@ -90,8 +90,15 @@ def test_figures_draw_every_cell(tables, tmp_path):
 
 
 def test_numbers_are_all_there_without_a_vit(tmp_path):
-    here = untrained_chapter("architectures", random_dataset(), tmp_path, datasets=["digits"], n_pool_members=2,
-                             pool_models=["mlp", "resnet8"], arm_models=["resnet8"])  # fmt: skip
+    here = untrained_chapter(
+        "architectures",
+        random_dataset(),
+        tmp_path,
+        datasets=["digits"],
+        n_pool_members=2,
+        pool_models=["mlp", "resnet8"],
+        arm_models=["resnet8"],
+    )
     tables = architectures.tables(here)
     assert "C8" not in {row["claim"] for row in architectures.claims(here, tables)}
     said = architectures.numbers(here, tables)

@@ -55,8 +55,17 @@ def test_barriers_are_one_for_each_line_and_shown_with_their_interval():
 
 
 def test_the_chapter_measures_and_says_what_it_needs(tmp_path):
-    here = untrained_chapter("between", random_dataset(), tmp_path, models=["mlp", "resnet8"], plane_model="mlp",
-                             n_members=3, alphas=[0.0, 0.5, 1.0], n_plane=3, n_plane_images=30)  # fmt: skip
+    here = untrained_chapter(
+        "between",
+        random_dataset(),
+        tmp_path,
+        models=["mlp", "resnet8"],
+        plane_model="mlp",
+        n_members=3,
+        alphas=[0.0, 0.5, 1.0],
+        n_plane=3,
+        n_plane_images=30,
+    )
     tables = between.tables(here)
     assert set(tables) == {"path", "plane", "barriers"}
     assert len(tables["plane"]) == 3 * (9 + 4)

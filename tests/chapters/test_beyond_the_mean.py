@@ -70,8 +70,13 @@ def test_a_pool_begins_with_what_its_training_began_with(store, monkeypatch):
 @pytest.fixture
 def measured():
     names = [*("member", "uniform soup", "learned soup, per model", "TIES", "DARE")]
-    rows = [(model, start, replica, merge) for model in ("mlp", "vit") for start in ("shared start", "shared init")
-            for replica in (0, 1, 2) for merge in names]  # fmt: skip
+    rows = [
+        (model, start, replica, merge)
+        for model in ("mlp", "vit")
+        for start in ("shared start", "shared init")
+        for replica in (0, 1, 2)
+        for merge in names
+    ]
     table = pd.DataFrame(rows, columns=["model", "start", "replica", "merge"])
     table["accuracy"] = np.random.default_rng(0).uniform(60, 90, len(table))
     chosen = {"TIES": "density 0.2", "DARE": "density 0.5"}

@@ -69,8 +69,14 @@ def test_luck_is_the_calibration_error_of_labels_from_the_probabilities_themselv
 
 @pytest.fixture
 def table():
-    rows = [(start, replica, n, subset, kind) for start in STARTS for replica in (0, 1) for n in (2, 4)
-            for subset in (0, 1) for kind in ("member", *chapter.DRAWN[1:4])]  # fmt: skip
+    rows = [
+        (start, replica, n, subset, kind)
+        for start in STARTS
+        for replica in (0, 1)
+        for n in (2, 4)
+        for subset in (0, 1)
+        for kind in ("member", *chapter.DRAWN[1:4])
+    ]
     table = pd.DataFrame(rows, columns=["start", "replica", "n_members", "subset", "combination"])
     table = table.assign(dataset="digits", model="mlp", disagreement=np.nan)
     table.loc[table.combination == "member", "disagreement"] = 12.0

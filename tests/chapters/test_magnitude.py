@@ -196,8 +196,13 @@ def grid(**columns):
     return table.assign(accuracy=np.random.default_rng(0).uniform(10, 90, len(table)))
 
 
-SCALE = grid(model=["mlp", "vit"], scope=["learnable", "batchnorm"], replica=[0, 1],
-             combination=["member", "uniform soup", "logit ensemble"], c=[0.1, 1.0, 10.0])  # fmt: skip
+SCALE = grid(
+    model=["mlp", "vit"],
+    scope=["learnable", "batchnorm"],
+    replica=[0, 1],
+    combination=["member", "uniform soup", "logit ensemble"],
+    c=[0.1, 1.0, 10.0],
+)
 SCALE = SCALE[(SCALE.model == "mlp") | (SCALE.scope == "learnable")]
 SCALE = SCALE.assign(nll=1.0 + SCALE.c, agreement=90.0, entropy=1.0, finite=100.0)
 SCALE.loc[(SCALE.c == 10) & (SCALE.model == "mlp"), ["nll", "finite"]] = math.nan, 50.0
@@ -212,8 +217,9 @@ def test_scale_curves_mark_overflow_and_say_where_a_scope_is_not_defined(tmp_pat
     fig = chapter.scale_curves(SCALE)
     check_drawing(fig, tmp_path)
     assert fig.get_size_inches()[1] < 5
-    crosses = [line for ax in fig.axes for line in ax.lines
-               if line.get_marker() == "x" and line.get_linestyle() == "None"]  # fmt: skip
+    crosses = [
+        line for ax in fig.axes for line in ax.lines if line.get_marker() == "x" and line.get_linestyle() == "None"
+    ]
     assert {x for line in crosses for x in line.get_xdata()} == {10.0}
     assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["not defined"]
     assert [ax.get_title() for ax in fig.axes[:2]] == ["learnable", "coherent"]

@@ -10,9 +10,14 @@ from helpers import check_drawing
 from wamlib.chapters import primer
 
 STARTS = list(primer.STARTS.values())
-LINES = pd.DataFrame([(pair, alpha, alpha, 1 - alpha, loss) for pair, losses in zip(STARTS, ([1, 0.5, 1], [1, 4, 2]))
-                      for alpha, loss in zip((0.0, 0.5, 1.0), losses)],
-                     columns=["pair", "alpha", "w1", "w2", "loss"])  # fmt: skip
+LINES = pd.DataFrame(
+    [
+        (pair, alpha, alpha, 1 - alpha, loss)
+        for pair, losses in zip(STARTS, ([1, 0.5, 1], [1, 4, 2]))
+        for alpha, loss in zip((0.0, 0.5, 1.0), losses)
+    ],
+    columns=["pair", "alpha", "w1", "w2", "loss"],
+)
 GRID = [(a, b, (a * b - 1.0) ** 2) for a in (-1, 0, 1) for b in (-1, 0, 1)]
 SURFACE = pd.DataFrame(GRID, columns=["w1", "w2", "loss"])
 

@@ -51,11 +51,12 @@ def combined(model, states, outputs, soup):
     heads = [models.head(load(model, state)) for state in states]
     weight, bias = mean(head.weight for head in heads), mean(head.bias for head in heads)
     return {
-        "member": np.mean([accuracy(one) for one in logits]), "uniform soup": accuracy(soup),
+        "member": np.mean([accuracy(one) for one in logits]),
+        "uniform soup": accuracy(soup),
         "logit ensemble": accuracy(mean(logits)),
         HEADS[0]: accuracy(mean(features) @ heads[0].weight.T + heads[0].bias),
         HEADS[1]: accuracy(mean(features) @ weight.T + bias),
-    }  # fmt: skip
+    }
 
 
 def in_eval_mode(model, states, split):
@@ -101,10 +102,18 @@ SMALL = {"dataset": "digits", "n_train": 200, "n_members": 2, "epochs": 4, "trun
 
 @pytest.mark.parametrize(
     ("model", "start"),
-    [("mlp", STARTS[2]), ("cnn", STARTS[2]), ("cnn-x2", STARTS[2]), ("vgg", "re-drawn head"),
-     ("resnet8", "re-drawn head"), ("densenet121_cifar", "re-drawn head"), ("vit", "re-drawn stem and head"),
-     ("vit-x2", "re-drawn stem and head"), ("vit_b_16_cifar", "re-drawn stem and head")],
-)  # fmt: skip
+    [
+        ("mlp", STARTS[2]),
+        ("cnn", STARTS[2]),
+        ("cnn-x2", STARTS[2]),
+        ("vgg", "re-drawn head"),
+        ("resnet8", "re-drawn head"),
+        ("densenet121_cifar", "re-drawn head"),
+        ("vit", "re-drawn stem and head"),
+        ("vit-x2", "re-drawn stem and head"),
+        ("vit_b_16_cifar", "re-drawn stem and head"),
+    ],
+)
 @pytest.mark.parametrize("given", [{}, {"peak_lr": 0.03, "warmup_epochs": 0.2}])
 def test_each_arm_of_the_protocols_adds_one_thing_to_the_arm_before(model, start, given):
     found = chapter.arms(model, 1, **SMALL, **given)
@@ -153,8 +162,10 @@ def test_gaps_in_both_modes_are_those_of_the_first_members(model):
     ensemble = accuracy(mean(eval_logits(load(model, state), DATASET.test) for state in states))
     expected = ensemble - accuracy(eval_logits(recalibrated(model, soup), DATASET.test))
     assert gaps[2, "eval"] == pytest.approx(expected, **NEAR_TIES)
-    *outputs, soup = (released.train_mode_outputs(load(model, state), DATASET.test, seed=i)[0]
-                      for i, state in enumerate([*states, soup]))  # fmt: skip
+    *outputs, soup = (
+        released.train_mode_outputs(load(model, state), DATASET.test, seed=i)[0]
+        for i, state in enumerate([*states, soup])
+    )
     assert gaps[2, "train"] == pytest.approx(accuracy(mean(outputs)) - accuracy(soup), **NEAR_TIES)
     if model == "vit":  # one member is its soup, whatever the mode
         assert gaps[1, "eval"] == gaps[1, "train"] == 0

@@ -76,8 +76,15 @@ def test_kinds_are_named_by_what_the_network_is(dataset):
     names = ("mlp", "deep_linear", "cnn", "vgg16_bn", "vit", "vit_b_16_cifar", "mine:network")
     pools = [SimpleNamespace(model=name, has_batchnorm=models.facts(name).batchnorm) for name in names]
     kinds = {pool.model: chapter.kind(pool) for pool in pools}
-    assert kinds == {"mlp": "MLP", "deep_linear": "MLP", "cnn": "CNN, no BatchNorm", "vgg16_bn": "CNN, BatchNorm",
-                     "vit": "ViT", "vit_b_16_cifar": "ViT", "mine:network": "other"}  # fmt: skip
+    assert kinds == {
+        "mlp": "MLP",
+        "deep_linear": "MLP",
+        "cnn": "CNN, no BatchNorm",
+        "vgg16_bn": "CNN, BatchNorm",
+        "vit": "ViT",
+        "vit_b_16_cifar": "ViT",
+        "mine:network": "other",
+    }
 
 
 def test_reordered_members_are_the_same_functions(dataset):
@@ -161,8 +168,11 @@ def test_an_option_that_is_far_behind_is_not_chosen_however_wide_its_interval():
 
 
 def test_regret_is_what_is_lost_against_the_best_of_the_budget():
-    expected = {("once", "advice"): [0.2, 0, 0, 0, 9.6, 0], ("many", "advice"): [0, 0, 0.6, 0, 0, 4.5],
-                ("many", "uniform soup"): [0.5, 0.1, 0.2, 45, 44.1, 45.9]}  # fmt: skip
+    expected = {
+        ("once", "advice"): [0.2, 0, 0, 0, 9.6, 0],
+        ("many", "advice"): [0, 0, 0.6, 0, 0, 4.5],
+        ("many", "uniform soup"): [0.5, 0.1, 0.2, 45, 44.1, 45.9],
+    }
     for key, values in expected.items():
         np.testing.assert_allclose(chapter.regrets(TABLE, *key), values, atol=1e-9)
     shown = chapter.regret(TABLE)
@@ -180,8 +190,12 @@ def test_of_equal_options_the_cheapest_is_the_best():
 
 @pytest.fixture
 def table():
-    keys = [(start, model, replica) for start in ("shared start", "independent init", "reordered")
-            for model in ("mlp", "vit") for replica in (0, 1, 2)]  # fmt: skip
+    keys = [
+        (start, model, replica)
+        for start in ("shared start", "independent init", "reordered")
+        for model in ("mlp", "vit")
+        for replica in (0, 1, 2)
+    ]
     table = pd.DataFrame(keys, columns=["start", "model", "replica"]).assign(dataset="digits", n_selection=100)
     draw = np.random.default_rng(0)
     table = table.assign(kind=table.model, once="best member", many="logit ensemble", predicted_noise=0.5)

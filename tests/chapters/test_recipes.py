@@ -44,17 +44,21 @@ def test_operations_are_those_of_all_passes_over_all_images():
 
 
 TABLE = pd.DataFrame(
-    [(model, recipe, epochs, replica, 60 + epochs + replica, epochs * 3.0)
-     for model in ("cnn", "resnet8") for recipe, epochs in [("paper", 5), ("paper", 10), ("fast", 2)]
-     for replica in range(3)],
+    [
+        (model, recipe, epochs, replica, 60 + epochs + replica, epochs * 3.0)
+        for model in ("cnn", "resnet8")
+        for recipe, epochs in [("paper", 5), ("paper", 10), ("fast", 2)]
+        for replica in range(3)
+    ],
     columns=["model", "recipe", "epochs", "replica", "accuracy", "gflops"],
-)  # fmt: skip
+)
 
 
 def test_the_longest_trainings_are_compared_seed_by_seed():
     overrides = {"dataset": "digits", "recipe_models": ["cnn", "resnet8"], "paper_epochs": [5, 10], "fast_epochs": [2]}
-    here = SimpleNamespace(p=given("recipes", overrides), costs=lambda: {"training": 7.0},
-                           images=lambda name: SimpleNamespace(n_train=100))  # fmt: skip
+    here = SimpleNamespace(
+        p=given("recipes", overrides), costs=lambda: {"training": 7.0}, images=lambda name: SimpleNamespace(n_train=100)
+    )
     table = TABLE.assign(accuracy=TABLE.accuracy + 3 * (TABLE.model == "cnn") * (TABLE.recipe == "fast"))
     found = chapter.numbers(here, {"recipes": table})
     assert [found[f"gain_{end}"] for end in ("first", "all", "last")] == pytest.approx([-5, -6.5, -8])

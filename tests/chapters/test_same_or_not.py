@@ -102,8 +102,10 @@ def test_the_gap_is_ensemble_minus_soup(name, dataset):
     distance = probe.relative_distance(pool.states)
     np.testing.assert_allclose(table.distance, [distance / 2, distance])
     # Half the way, with the statistics of BatchNorm moved like weights.
-    moved = [{k: (soup[k] + 0.5 * (t - soup[k])) if t.is_floating_point() else t for k, t in state.items()}
-             for state in pool.states]  # fmt: skip
+    moved = [
+        {k: (soup[k] + 0.5 * (t - soup[k])) if t.is_floating_point() else t for k, t in state.items()}
+        for state in pool.states
+    ]
     halved = centred(torch.stack([logits(name, state, split).double() for state in moved]).mean(0)) - centred(middle)
     assert table.gap[0.5] == pytest.approx(rms(halved), rel=1e-2)
 
@@ -170,9 +172,13 @@ def test_kept_gaps_are_those_of_a_new_computation(dataset, tmp_path):
 
 @pytest.fixture
 def tables():
-    rows = [(model, start, replica, way, way * (1 + replica), 3 * way**1.5)
-            for model in ("mlp", "vit", "vgg") for start in reversed(STARTS) for replica in (0, 1)
-            for way in (0.5, 1.0)]  # fmt: skip
+    rows = [
+        (model, start, replica, way, way * (1 + replica), 3 * way**1.5)
+        for model in ("mlp", "vit", "vgg")
+        for start in reversed(STARTS)
+        for replica in (0, 1)
+        for way in (0.5, 1.0)
+    ]
     gaps = pd.DataFrame(rows, columns=["model", "start", "replica", "way", "distance", "gap"]).assign(nll_gap=0.1)
     shares = {"mlp": 0.2, "vit": 0.9, "vgg": -2.0}
     gaps = gaps.assign(**{chapter.EXPLAINED: gaps.model.map(shares) + gaps.replica / 10, chapter.HALF: 0.5 * gaps.way})

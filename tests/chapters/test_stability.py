@@ -177,8 +177,14 @@ def grid(value, **columns):
 POOLS = {"model": ["mlp", "vit"], "replica": [0, 1, 2], "combination": list(chapter.COMBINATIONS)}
 FLIPS = grid("flip_rate", corruption=["contrast", "gaussian noise"], severity=[1, 3], **POOLS)
 ATTACKS = grid("accuracy", kind=["fgsm", "pgd"], budget=[0, 4], **POOLS)
-SHAKEN = grid("flip_rate", scope=["batchnorm", "learnable"], c=[0.5, 1.0, 4.0], model=["mlp", "vit"],
-              replica=[0, 1, 2], network=[0, 1])  # fmt: skip
+SHAKEN = grid(
+    "flip_rate",
+    scope=["batchnorm", "learnable"],
+    c=[0.5, 1.0, 4.0],
+    model=["mlp", "vit"],
+    replica=[0, 1, 2],
+    network=[0, 1],
+)
 SHAKEN = SHAKEN.assign(ratio=lambda rows: rows.flip_rate * rows.c**6)
 SHAKEN = SHAKEN[(SHAKEN.model != "vit") | (SHAKEN.scope != "batchnorm")]
 COLUMNS = {"flip_rate": "Changed (%)", "ratio": "Lipschitz (c = 1 is 1)"}

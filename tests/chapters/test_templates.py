@@ -59,8 +59,9 @@ class Weights:
 
 
 def test_rows_match_their_classes_and_those_of_shuffled_labels_do_not(pools):
-    true, released, shuffled = (chapter.matches(pools[group], n_permutations=199)
-                                for group in (0.1, sweeps.RELEASED, sweeps.SHUFFLED))  # fmt: skip
+    true, released, shuffled = (
+        chapter.matches(pools[group], n_permutations=199) for group in (0.1, sweeps.RELEASED, sweeps.SHUFFLED)
+    )
     assert list(true.seed) == list(range(N_TRUE))
     assert len(released) == 5
     assert (true.own > 0.6).all()
@@ -131,8 +132,10 @@ def test_the_optimum_of_another_solver_is_stationary_and_the_twin_is_not(dataset
     images = torch.cat([images, torch.ones(len(images), 1)], 1).double().numpy()
     solver = LogisticRegression(C=1 / (len(images) * 0.1), fit_intercept=False, tol=1e-8, max_iter=2000)
     optimum = torch.from_numpy(solver.fit(images, dataset.train.labels.numpy()).coef_)
-    still, moved = (chapter.stationarity(Pool([Weights(weights)], dataset)).iloc[0]
-                    for weights in (optimum, optimum + 0.1 * optimum.roll(1, 0)))  # fmt: skip
+    still, moved = (
+        chapter.stationarity(Pool([Weights(weights)], dataset)).iloc[0]
+        for weights in (optimum, optimum + 0.1 * optimum.roll(1, 0))
+    )
     assert still.residual < 0.1  # percent
     assert moved.residual > 5
     assert 10 < still.confidence < 100

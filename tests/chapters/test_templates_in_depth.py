@@ -112,11 +112,16 @@ def test_claims_are_about_structured_members_that_do_not_merge(tmp_path):
 
 
 PAIRS = pd.DataFrame(
-    [(model, kind, replica, dataset, depth, 0.1 * depth + value, 0.5, 0.7, 2.0 * replica)
-     for model in ("mlp", "resnet8") for kind in chapter.KINDS for replica in range(3)
-     for dataset, value in (("a", 0.0), ("b", 0.2)) for depth in (1, 2, 3)],
+    [
+        (model, kind, replica, dataset, depth, 0.1 * depth + value, 0.5, 0.7, 2.0 * replica)
+        for model in ("mlp", "resnet8")
+        for kind in chapter.KINDS
+        for replica in range(3)
+        for dataset, value in (("a", 0.0), ("b", 0.2))
+        for depth in (1, 2, 3)
+    ],
     columns=["model", "kind", "replica", "dataset", "depth", "cosine", "own", "likeness", "gain"],
-)  # fmt: skip
+)
 
 
 def test_every_kind_is_drawn_and_replicas_are_means_over_data_sets(tmp_path):

@@ -113,8 +113,10 @@ def test_the_chapter_measures_what_it_says(at_work):
     assert list(dict.fromkeys(soups.group)) == list(chapter.KEPT)
     assert set(soups.n_members) == {1, 2}
     decays = {group: runs for (_, group), runs in here._finished.items() if not isinstance(group, str)}
-    by_decay = {group: np.mean([run.record["metrics"]["selection"]["accuracy"] for run in runs])
-                for group, runs in decays.items()}  # fmt: skip
+    by_decay = {
+        group: np.mean([run.record["metrics"]["selection"]["accuracy"] for run in runs])
+        for group, runs in decays.items()
+    }
     held_out = here.rows(chapter.selection_accuracy, here.groups_where(group=list(by_decay)))
     assert by_decay[chapter.best_decay(held_out)] == max(by_decay.values())
     numbers = chapter.numbers(here, tables)
@@ -127,9 +129,19 @@ def test_the_chapter_measures_what_it_says(at_work):
 
 
 def test_a_pair_is_served_if_either_class_is_won_more_than_the_others():
-    pairs = pd.DataFrame({"dataset": "x", "protocol": "released", "seed": 0, "own": 0.5, "null": 0.0,
-                          "lower_recall": [30.0, 10.0, 20.0], "other_recall": [20.0, 20.0, 20.0],
-                          "mean_recall": 50.0, "separate_recall": 90.0})  # fmt: skip
+    pairs = pd.DataFrame(
+        {
+            "dataset": "x",
+            "protocol": "released",
+            "seed": 0,
+            "own": 0.5,
+            "null": 0.0,
+            "lower_recall": [30.0, 10.0, 20.0],
+            "other_recall": [20.0, 20.0, 20.0],
+            "mean_recall": 50.0,
+            "separate_recall": 90.0,
+        }
+    )
     assert chapter.by_seed(pairs).both.item() == pytest.approx(100 / 3)
 
 
@@ -144,10 +156,15 @@ def test_pictures_are_drawn_and_can_be_played_with(at_work, tmp_path):
 
 
 SOUPS = pd.DataFrame(
-    [(dataset, group, n, subset, 0.01 * subset, 0.1 * subset) for dataset in ("a", "b")
-     for group in (0.0, sweeps.RELEASED) for n in (1, 5) for subset in range(5 // n)],
+    [
+        (dataset, group, n, subset, 0.01 * subset, 0.1 * subset)
+        for dataset in ("a", "b")
+        for group in (0.0, sweeps.RELEASED)
+        for n in (1, 5)
+        for subset in range(5 // n)
+    ],
     columns=["dataset", "group", "n_members", "subset", "own_change", "accuracy_change"],
-)  # fmt: skip
+)
 
 
 def test_a_subset_without_replicas_has_no_interval(tmp_path):

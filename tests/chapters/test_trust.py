@@ -57,12 +57,15 @@ def check(row, test, selection, foreign, dataset, temperature, scores=probe.SCOR
         test, foreign = test / t, [logits / t for logits in foreign]
     labels = dataset.test.labels
     curve = probe.risk_coverage(test, labels)
-    expected = {("nll", 0, "", ""): evaluate.nll(test, labels),
-                ("accuracy", 0, "", ""): evaluate.accuracy(test, labels),
-                ("calibration error", 0, "", ""): evaluate.calibration_error(test, labels),
-                ("error area", 0, "", ""): curve.area, ("excess error area", 0, "", ""): curve.excess_area,
-                ("selective error", 35, "", ""): curve.error[34].item(),
-                ("selective error", 100, "", ""): 100 - evaluate.accuracy(test, labels)}  # fmt: skip
+    expected = {
+        ("nll", 0, "", ""): evaluate.nll(test, labels),
+        ("accuracy", 0, "", ""): evaluate.accuracy(test, labels),
+        ("calibration error", 0, "", ""): evaluate.calibration_error(test, labels),
+        ("error area", 0, "", ""): curve.area,
+        ("excess error area", 0, "", ""): curve.excess_area,
+        ("selective error", 35, "", ""): curve.error[34].item(),
+        ("selective error", 100, "", ""): 100 - evaluate.accuracy(test, labels),
+    }
     for title, logits in zip(FOREIGN, foreign, strict=True):
         for score in scores:
             found = probe.detection(*(probe.detection_scores(part, score) for part in (test, logits)))
@@ -173,8 +176,10 @@ def test_foreign_images_are_found_by_their_names(pool, dataset):
 def test_statistics_of_images_are_those_of_numpy(dataset):
     found = chapter.statistics_of(dataset, FOREIGN).set_index(["images", "statistic"])
     as_numbers = [np.asarray(s.images, dtype=float)[:, 0] for s in (dataset.train, dataset.test, FOREIGN["cats"])]
-    for name, of in (("mean pixel", lambda x: x.mean((1, 2))),
-                     ("roughness", lambda x: np.abs(np.diff(x, axis=2)).mean((1, 2)))):  # fmt: skip
+    for name, of in (
+        ("mean pixel", lambda x: x.mean((1, 2))),
+        ("roughness", lambda x: np.abs(np.diff(x, axis=2)).mean((1, 2))),
+    ):
         train, own, other = (of(part) for part in as_numbers)
         scores = [-np.abs(part - train.mean()) for part in (own, other)]
         chance = np.mean(scores[0][:, None] > scores[1][None]) + np.mean(scores[0][:, None] == scores[1][None]) / 2
@@ -185,8 +190,10 @@ def test_black_images_are_told_by_their_mean_pixel_and_stripes_only_by_roughness
     black = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
     stripes = (torch.arange(8) % 2 * 255).byte().expand(20, 1, 8, 8)
     ones = {name: random_split(20) for name in ("black", "stripes")}
-    foreign = {name: type(split)(images, split.labels, split.mean, split.std)
-               for (name, split), images in zip(ones.items(), (black, stripes), strict=True)}  # fmt: skip
+    foreign = {
+        name: type(split)(images, split.labels, split.mean, split.std)
+        for (name, split), images in zip(ones.items(), (black, stripes), strict=True)
+    }
     found = chapter.statistics_of(dataset, foreign).set_index(["images", "statistic"]).AUROC
     assert found["black", "mean pixel"] == 100
     assert found["stripes", "roughness"] == 100
@@ -220,8 +227,12 @@ def test_every_list_of_architectures_has_its_sentences(names, dataset, tmp_path)
     assert "nan" not in " ".join(text for text in said.values() if isinstance(text, str))
     assert (said["unsure_bare_text"] == "(not measured)") == (names != ["cnn"])
     assert (said["ece_rest_text"] == "(not measured)") == (names == ["cnn"])
-    assert {path.stem for path in tmp_path.glob("*.csv")} == {"trust", "reliability", "selective_error",
-                                                              "trust_differences"}  # fmt: skip
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {
+        "trust",
+        "reliability",
+        "selective_error",
+        "trust_differences",
+    }
     assert list(chapter.in_words(tables["trust"]).index)[:2] == ["member", "uniform soup"]
     words = chapter.differences_in_words(tables["differences"])
     assert words.shape == (6, len(chapter.PAIRS))
@@ -243,8 +254,13 @@ BINNED.loc[(BINNED.measure == "share") & (BINNED["at"] == 5), "value"] = 0.5  # 
 BINNED = pd.concat([BINNED.assign(temperature="raw", value=BINNED.value / 2 + 5), BINNED])
 COVERED = grid(**POOLS, combination=TWO, at=[10, 50, 100]).assign(measure="selective error")
 FOUND = grid(images=["cats", "dogs"], **POOLS, combination=TWO)
-STATISTICS = pd.DataFrame({"images": ["cats", "cats", "dogs", "dogs"], "statistic": ["mean pixel", "roughness"] * 2,
-                           "AUROC": [40.0, 60.0, 70.0, 55.0]})  # fmt: skip
+STATISTICS = pd.DataFrame(
+    {
+        "images": ["cats", "cats", "dogs", "dogs"],
+        "statistic": ["mean pixel", "roughness"] * 2,
+        "AUROC": [40.0, 60.0, 70.0, 55.0],
+    }
+)
 DRAWN = {
     "reliability_diagram": lambda keep: chapter.reliability_diagram(keep(BINNED), [*TWO, "logit ensemble"]),
     "error_vs_coverage": lambda keep: chapter.error_vs_coverage(keep(COVERED), TWO),

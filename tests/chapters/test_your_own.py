@@ -128,9 +128,14 @@ def test_a_run_is_refused_for_images_it_was_not_trained_on(store, digits):
         run.check_images(load("digits", n_train=199))
 
 
-OPTION_GAINS = pd.DataFrame({"option": ["best member", "uniform soup", "aligned soup", "logit ensemble"],
-                             "expected": [0.5, -40.0, np.nan, 1.0], "gain": [0.1, -45.0, 0.2, 0.9],
-                             "noise": [0.3, 2.0, 0.3, 0.2]})  # fmt: skip
+OPTION_GAINS = pd.DataFrame(
+    {
+        "option": ["best member", "uniform soup", "aligned soup", "logit ensemble"],
+        "expected": [0.5, -40.0, np.nan, 1.0],
+        "gain": [0.1, -45.0, 0.2, 0.9],
+        "noise": [0.3, 2.0, 0.3, 0.2],
+    }
+)
 
 
 def test_gains_of_options_are_marked_as_measured_and_as_expected_and_a_collapse_shrinks_the_axis(tmp_path):

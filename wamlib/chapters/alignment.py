@@ -71,8 +71,9 @@ def errors(pool, *, alphas, matchings, n_images):
         for repair in repairs(pool):
             for alpha in alphas:
                 error = ends[alpha, repair] if alpha in (0, 1) else line.error(alpha, repair)
-                rows.append({"alpha": alpha, "error": error, "matching": matching, "repair": repair,
-                             "distance": distance})  # fmt: skip
+                rows.append(
+                    {"alpha": alpha, "error": error, "matching": matching, "repair": repair, "distance": distance}
+                )
     return pd.DataFrame(rows)
 
 
@@ -130,12 +131,17 @@ def numbers(here, tables):
     wide = by_line(tables["alignment_width"])
     best = wide[wide.line == "matched + REPAIR"].groupby("width").barrier.mean()
     return {
-        "naive": mean["none", "none"], "matched": mean["weights", "none"], "repaired": mean["weights", "REPAIR"],
-        "only_repaired": mean["none", "REPAIR"], "activations": mean["activations", "REPAIR"],
-        "narrow": best[min(p.widths)], "wide": best[max(p.widths)],
-        "n_replicas": p.n_replicas, "n_models": len(p.models),
+        "naive": mean["none", "none"],
+        "matched": mean["weights", "none"],
+        "repaired": mean["weights", "REPAIR"],
+        "only_repaired": mean["none", "REPAIR"],
+        "activations": mean["activations", "REPAIR"],
+        "narrow": best[min(p.widths)],
+        "wide": best[max(p.widths)],
+        "n_replicas": p.n_replicas,
+        "n_models": len(p.models),
         "n_wide": 2 * p.n_replicas * len(p.wide_models) * sum(width != 1 for width in p.widths),
-    }  # fmt: skip
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
@@ -158,8 +164,9 @@ def barrier_vs_width(table):
     from ..plot.style import LOOKS, MODELS, intervals
 
     models = list(dict.fromkeys(table.model))
-    fig, axes = plt.subplots(1, len(models), figsize=(3.3 * len(models), 3.4), sharey=True, layout="constrained",
-                             squeeze=False)  # fmt: skip
+    fig, axes = plt.subplots(
+        1, len(models), figsize=(3.3 * len(models), 3.4), sharey=True, layout="constrained", squeeze=False
+    )
     looks = ["member", "uniform soup", "uniform soup, recalibrated", "REPAIR"]
     for ax, model in zip(axes[0], models, strict=True):
         for name, look in zip(dict.fromkeys(table.line), looks, strict=False):

@@ -32,8 +32,13 @@ LESS_AND_LESS = (STARTS[0], *REDRAWN, *STARTS[1:])  # what the members share
 
 def runs(p):
     """Every architecture on every data set from a shared start; on the main one also from other starts."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {
+        "epochs": p.epochs,
+        "trunk_epochs": p.trunk_epochs,
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_eval": p.n_eval_pools,
+    }
     everywhere, main = dict.fromkeys(p.present(p.datasets), p.n_train_pools), {p.dataset: p.n_train_pools}
     return {
         **pools_by_dataset(everywhere, p.pool_models, starts=[STARTS[0]], **cells),
@@ -199,17 +204,27 @@ def numbers(here, tables):
     slope = mean_interval(slopes(table))
     apart, tests = better(table)
     found |= {
-        "vit_shared": gain(STARTS[0], vit), "cnn_shared": gain(STARTS[0], cnns),
-        "vit_redrawn": gain(stem_and_head, vit), "cnn_redrawn": gain(stem_and_head, cnns),
-        "vit_distance": at.get(vit[0], math.nan), "cnn_distance": at.reindex(cnns).mean(),
-        "all_init": gain(STARTS[1], p.arm_models), "all_init_loss": -gain(STARTS[1], p.arm_models),
-        "all_head": gain("re-drawn head", p.arm_models), "all_redrawn_loss": -gain(stem_and_head, p.arm_models),
-        "slope": slope.mean, "slope_low": slope.low, "slope_high": slope.high,
-        "n_members": p.n_pool_members, "n_replicas": p.n_replicas, "n_models": len(p.pool_models), "main": title,
+        "vit_shared": gain(STARTS[0], vit),
+        "cnn_shared": gain(STARTS[0], cnns),
+        "vit_redrawn": gain(stem_and_head, vit),
+        "cnn_redrawn": gain(stem_and_head, cnns),
+        "vit_distance": at.get(vit[0], math.nan),
+        "cnn_distance": at.reindex(cnns).mean(),
+        "all_init": gain(STARTS[1], p.arm_models),
+        "all_init_loss": -gain(STARTS[1], p.arm_models),
+        "all_head": gain("re-drawn head", p.arm_models),
+        "all_redrawn_loss": -gain(stem_and_head, p.arm_models),
+        "slope": slope.mean,
+        "slope_low": slope.low,
+        "slope_high": slope.high,
+        "n_members": p.n_pool_members,
+        "n_replicas": p.n_replicas,
+        "n_models": len(p.pool_models),
+        "main": title,
         "n_pools": len(tests),
         "n_ensemble_better": int((apart.only_ensemble > apart.only_this).sum()),
         "n_soup_better": int((apart.only_ensemble < apart.only_this).sum()),
-    }  # fmt: skip
+    }
     # In words: an architecture that is not among the parameters was not measured.
     return found | {f"{name}_text": number_text(found[name], form) for name, form in FORMS.items()}
 

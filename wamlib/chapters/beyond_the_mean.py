@@ -32,9 +32,14 @@ EPOCHS, LR = 2, 0.3  # of the learned soups
 def runs(p):
     """Pools of members that begin with the same weights, trained in part or random."""
     found = sweeps.pools(
-        p.models, n_replicas=p.n_replicas, n_members=p.n_members,
-        dataset=p.dataset, n_train=p.n_train, epochs=p.epochs, trunk_epochs=p.trunk_epochs,
-    )  # fmt: skip
+        p.models,
+        n_replicas=p.n_replicas,
+        n_members=p.n_members,
+        dataset=p.dataset,
+        n_train=p.n_train,
+        epochs=p.epochs,
+        trunk_epochs=p.trunk_epochs,
+    )
     return {key: pool for key, pool in found.items() if key[1] != "independent init"}
 
 
@@ -154,14 +159,20 @@ def numbers(here, tables):
     member = table[table["merge"] == "member"].groupby("start").accuracy.mean()
     init, loss = means["shared init"], (wide["member"] - wide["uniform soup"]).groupby("start").mean()
     return {
-        "spread": means["shared start"].abs().max(), "best_gain": init.max(), "worst_loss": -init.min(),
+        "spread": means["shared start"].abs().max(),
+        "best_gain": init.max(),
+        "worst_loss": -init.min(),
         "soup_loss": loss["shared init"],
         "learned_member": learned.accuracy["shared init"] - member["shared init"],
         "learned_share": 100 * learned.largest_share["shared init"],
         "learned_share_start": 100 * learned.largest_share["shared start"],
-        "equal_share": 100 / p.n_members, "best_name": init.idxmax(), "worst_name": init.idxmin(),
-        "n_merges": len(init), "n_members": p.n_members, "n_replicas": p.n_replicas,
-    }  # fmt: skip
+        "equal_share": 100 / p.n_members,
+        "best_name": init.idxmax(),
+        "worst_name": init.idxmin(),
+        "n_merges": len(init),
+        "n_members": p.n_members,
+        "n_replicas": p.n_replicas,
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

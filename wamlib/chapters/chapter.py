@@ -241,10 +241,16 @@ def describe(pool):
     dataset = pool.dataset
     height, width = dataset.image_size
     row = {
-        "title": data.title(dataset.name), "classes": json.dumps(dataset.classes), "n_classes": len(dataset.classes),
-        "n_train": len(dataset.train), "n_selection": len(dataset.selection), "n_test": len(dataset.test),
-        "channels": dataset.in_channels, "height": height, "width": width,
-    }  # fmt: skip
+        "title": data.title(dataset.name),
+        "classes": json.dumps(dataset.classes),
+        "n_classes": len(dataset.classes),
+        "n_train": len(dataset.train),
+        "n_selection": len(dataset.selection),
+        "n_test": len(dataset.test),
+        "channels": dataset.in_channels,
+        "height": height,
+        "width": width,
+    }
     return pd.DataFrame([row])
 
 

@@ -126,8 +126,10 @@ def disagreement(table):
     """Return on how many images the members disagree (%), and what ensemble and soup gain over them, in points."""
     wide = accuracies(table)
     members = table[table.combination == "member"].set_index(wide.index.names)
-    gain = {f"{short} − member": wide[name] - wide["member"]
-            for short, name in (("ensemble", "logit ensemble"), ("soup", "uniform soup"))}  # fmt: skip
+    gain = {
+        f"{short} − member": wide[name] - wide["member"]
+        for short, name in (("ensemble", "logit ensemble"), ("soup", "uniform soup"))
+    }
     return pd.DataFrame({"disagreement": members.disagreement, **gain})
 
 
@@ -155,14 +157,18 @@ def numbers(here, tables):
     p, few, many = here.p, min(here.p.sizes), max(here.p.sizes)
     wide, middle = accuracies(averaged(tables["how_many"])), p.sizes[len(p.sizes) // 2]
     at = wide.xs(STARTS[0], level="start").unstack("n_members")
-    more = {name: (at[name][many] - at[name][few]).groupby("replica").mean()
-            for name in ("uniform soup", "logit ensemble")}  # fmt: skip
+    more = {
+        name: (at[name][many] - at[name][few]).groupby("replica").mean() for name in ("uniform soup", "logit ensemble")
+    }
     gap = gaps(wide).xs(STARTS[0], level="start")
     best = tables["equal_cost"].pivot_table("accuracy", ["replica", "model", "start"], "what", sort=False)
     longer = (best["one member, longer"] - best["logit ensemble"]).groupby("replica").mean()
     gained = (at["logit ensemble"] - at["member"]).mean()
-    changes = {"ensemble_more": more["logit ensemble"], "gap_more": (gap[many] - gap[few]).groupby("replica").mean(),
-               "longer": longer}  # fmt: skip
+    changes = {
+        "ensemble_more": more["logit ensemble"],
+        "gap_more": (gap[many] - gap[few]).groupby("replica").mean(),
+        "longer": longer,
+    }
     found = {}
     for name, values in changes.items():
         mean, low, high, _ = mean_interval(values)
@@ -172,13 +178,19 @@ def numbers(here, tables):
     times = [mflops[wide] / mflops[name] for name, wide in pairs if wide] or [math.nan]
     return found | {
         "soup_more": more["uniform soup"].mean(),
-        "share_two": 100 * gained[2] / gained[many], "share_middle": 100 * gained[middle] / gained[many],
-        "wide_low": min(times), "wide_high": max(times),
+        "share_two": 100 * gained[2] / gained[many],
+        "share_middle": 100 * gained[middle] / gained[many],
+        "wide_low": min(times),
+        "wide_high": max(times),
         "wide_times": f"{min(times):.1f} to {max(times):.1f}" if np.isfinite(times).all() else "not measured",
         "luck": tables["luck"].luck.item(),
-        "n_replicas": p.n_replicas, "n_subsets": p.n_subsets, "n_many": many, "n_middle": middle,
-        "n_small": p.n_pool_members, "n_models": len(p.many_models),
-    }  # fmt: skip
+        "n_replicas": p.n_replicas,
+        "n_subsets": p.n_subsets,
+        "n_many": many,
+        "n_middle": middle,
+        "n_small": p.n_pool_members,
+        "n_models": len(p.many_models),
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

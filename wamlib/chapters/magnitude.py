@@ -120,11 +120,16 @@ def one_member_scaled(pool, *, factors, n_images):
         weighted = uniform_soup([first, *others], weights=[share, *[rest] * len(others)])
         logits, expected = (_logits(pool, state, recalibrate=True) for state in (soup, weighted))
         scaled = probe.scale(weighted, 1 / (rest * len(pool)), "learnable")
-        rows.append({
-            "c": factor, "share": share, "difference": _difference(soup, scaled),
-            "accuracy": evaluate.accuracy(logits, labels), "weighted": evaluate.accuracy(expected, labels),
-            "agreement": evaluate.agreement(logits, expected),
-        })  # fmt: skip
+        rows.append(
+            {
+                "c": factor,
+                "share": share,
+                "difference": _difference(soup, scaled),
+                "accuracy": evaluate.accuracy(logits, labels),
+                "weighted": evaluate.accuracy(expected, labels),
+                "agreement": evaluate.agreement(logits, expected),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -322,20 +327,28 @@ def numbers(here, tables):
     larger = scale[(scale.scope == "learnable") & (scale.combination == "member")].pivot_table("accuracy", "model", "c")
     lost = larger[max(p.few_factors)] - larger[1.0]
     found = {
-        "agree_coherent": same.agreement.min(), "coherent_low": same.c.min(),
-        "c_low": min(p.factors), "c_high": max(p.factors), "ten": max(p.few_factors),
+        "agree_coherent": same.agreement.min(),
+        "coherent_low": same.c.min(),
+        "c_low": min(p.factors),
+        "c_high": max(p.factors),
+        "ten": max(p.few_factors),
         **{f"ten_{name}": lost[some].mean() for name, some in kinds.items()},
         "drop_everything": drops(scale, p).groupby("scope")["drop"].mean()["everything"],
-        "less_mean": intervals["less"].mean, "less_low": intervals["less"].low, "less_high": intervals["less"].high,
-        "layer_soup": intervals["layer_soup"].mean, "layer_soup_low": intervals["layer_soup"].low,
+        "less_mean": intervals["less"].mean,
+        "less_low": intervals["less"].low,
+        "less_high": intervals["less"].high,
+        "layer_soup": intervals["layer_soup"].mean,
+        "layer_soup_low": intervals["layer_soup"].low,
         "layer_soup_high": intervals["layer_soup"].high,
         "train_mode_kept": _kept(mine[mine.scope == "released code"], p),
         "eval_mode_kept": _kept(mine[mine.scope == "everything"], p),
         "share_difference": tables["shares"].difference.max(),
-        "n_replicas": p.n_replicas, "n_members": p.n_pool_members, "n_models": len(p.pool_models),
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_models": len(p.pool_models),
         "n_offered": int(greedy.groupby(["protocol", "model", "c"]).offered.sum().max()),
         "few_factors": ", ".join(f"{c:g}" for c in p.few_factors),
-    }  # fmt: skip
+    }
     forms = {
         "ten_bare": "+z.1f",
         "ten_norm": "+z.0f",
@@ -496,6 +509,17 @@ def scale_yourself(scale, static, alt):
     ]
     words = {"everything": "everything, as the released code", "head": "head only", **WORDS}
     return walk_figure(
-        scale, "c", COMBINATIONS, quantities, {"scope": "Multiply", "model": "Architecture"}, x_label="Scale factor c",
-        x_name="c", difference=("uniform soup", "member"), words=words, log=True, first=1.0, static=static, alt=alt,
-    )  # fmt: skip
+        scale,
+        "c",
+        COMBINATIONS,
+        quantities,
+        {"scope": "Multiply", "model": "Architecture"},
+        x_label="Scale factor c",
+        x_name="c",
+        difference=("uniform soup", "member"),
+        words=words,
+        log=True,
+        first=1.0,
+        static=static,
+        alt=alt,
+    )

@@ -57,13 +57,19 @@ def numbers(here, tables):
     kinds = ["model", "start"]
     sd = tables["members"].groupby([*kinds, "replica"]).accuracy.std().groupby(kinds).mean()
     return {
-        "seed_sd_low": sd.min(), "seed_sd_high": sd.max(),
+        "seed_sd_low": sd.min(),
+        "seed_sd_high": sd.max(),
         "noise": 2 * 2**0.5 * sd.median(),  # of a difference, whose standard deviation is the root of 2 times as large
-        "disagree_shared": disagree["shared start"], "disagree_independent": disagree["independent init"],
-        "n_train": images.n_train, "n_selection": images.n_selection, "n_test": images.n_test,
-        "n_curves": p.n_members * p.n_replicas, "n_per_start": p.n_members * p.n_replicas,
-        "epochs": p.epochs, "trunk_epochs": p.trunk_epochs,
-    }  # fmt: skip
+        "disagree_shared": disagree["shared start"],
+        "disagree_independent": disagree["independent init"],
+        "n_train": images.n_train,
+        "n_selection": images.n_selection,
+        "n_test": images.n_test,
+        "n_curves": p.n_members * p.n_replicas,
+        "n_per_start": p.n_members * p.n_replicas,
+        "epochs": p.epochs,
+        "trunk_epochs": p.trunk_epochs,
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

@@ -45,9 +45,13 @@ def _notebooks():
     folder = Path(__file__).parents[2] / "notebooks"
     found = {path.stem.partition("_")[2]: path for path in sorted(folder.glob("*.ipynb"))}
     if not found:
-        raise ConfigError("cannot find the chapters", item=str(folder), got="no notebooks",
-                          wanted="the notebooks of the book, whose parameters cells hold the parameters",
-                          fix="Work in a checkout of the repository, and install it with pip install -e .")  # fmt: skip
+        raise ConfigError(
+            "cannot find the chapters",
+            item=str(folder),
+            got="no notebooks",
+            wanted="the notebooks of the book, whose parameters cells hold the parameters",
+            fix="Work in a checkout of the repository, and install it with pip install -e .",
+        )
     return found
 
 
@@ -180,8 +184,9 @@ def check_parameters(settings):
     known, nullable = _kinds()
     for name, value in settings.items():
         if name not in known:
-            _refuse(f"name {name!r}", "a name that no chapter has", _nearest(name, known),
-                    "Correct the name, or remove it.")  # fmt: skip
+            _refuse(
+                f"name {name!r}", "a name that no chapter has", _nearest(name, known), "Correct the name, or remove it."
+            )
         if value is None and name in nullable:
             continue
         kind = known[name]

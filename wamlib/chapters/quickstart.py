@@ -29,6 +29,11 @@ def numbers(here, tables):
     ends = {f"end_{start.partition(' ')[0]}": at[start][[0.0, 1.0]].mean() for start in STARTS}
     middles = {f"mid_{start.partition(' ')[0]}": at[start][0.5] for start in STARTS}
     return {
-        **ends, **middles, "chance": 100 * (1 - 1 / images.n_classes), "n_test": images.n_test, "data": images.title,
-        "n_classes": images.n_classes, "size": f"{images.height} × {images.width}",
-    }  # fmt: skip
+        **ends,
+        **middles,
+        "chance": 100 * (1 - 1 / images.n_classes),
+        "n_test": images.n_test,
+        "data": images.title,
+        "n_classes": images.n_classes,
+        "size": f"{images.height} × {images.width}",
+    }

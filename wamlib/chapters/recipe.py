@@ -18,23 +18,34 @@ REORDERED = "reordered"  # pools with a shared start whose members have their un
 # What each recommendation of `wamlib.advise` is called where it is measured, the cheapest first: one pass and no
 # labels, one pass and labels, one pass and labels and trials, one pass and a search, a pass per member.
 CHEAPEST_FIRST = {
-    "uniform soup": "uniform soup", "best member": "best member", "greedy soup": "greedy soup",
-    "align first": "aligned soup", "logit ensemble": "logit ensemble",
-}  # fmt: skip
+    "uniform soup": "uniform soup",
+    "best member": "best member",
+    "greedy soup": "greedy soup",
+    "align first": "aligned soup",
+    "logit ensemble": "logit ensemble",
+}
 BUDGETS = ("once", "many")  # one forward pass, or one per member
 CLOSE = 0.5  # points: with few pools an interval leaves open what no user would call equal
 POLICIES = ("advice", "uniform soup", "best member", "greedy soup", "logit ensemble")
 # Of a prediction: what was said, and what was found.
-STEPS = {"formula": ("predicted_gain", "selection_gain"), "images": ("selection_gain", "measured_gain"),
-         "both": ("predicted_gain", "measured_gain")}  # fmt: skip
+STEPS = {
+    "formula": ("predicted_gain", "selection_gain"),
+    "images": ("selection_gain", "measured_gain"),
+    "both": ("predicted_gain", "measured_gain"),
+}
 R2, MISSED, SPREAD = "R²", "mean absolute error (points)", "spread (points)"
 UNKNOWN = "not measured"  # where there are no pools of a kind
 
 
 def runs(p):
     """The pools of the architectures: a shared start on every data set, other starts on the main one."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {
+        "epochs": p.epochs,
+        "trunk_epochs": p.trunk_epochs,
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_eval": p.n_eval_pools,
+    }
     everywhere, main = dict.fromkeys(p.present(p.datasets), p.n_train_pools), {p.dataset: p.n_train_pools}
     return {
         **pools_by_dataset(everywhere, p.pool_models, starts=[STARTS[0]], **cells),
@@ -87,14 +98,19 @@ def advice(pool, *, reordered=False):
     predicted, noise = measured.gain("uniform soup")
     pairs = pd.DataFrame([vars(pair) for pair in measured.pairs])
     row = {
-        "kind": kind(pool), "n_members": len(pool), "n_selection": len(held_out),
-        "predicted_gain": predicted, "predicted_noise": noise,
+        "kind": kind(pool),
+        "n_members": len(pool),
+        "n_selection": len(held_out),
+        "predicted_gain": predicted,
+        "predicted_noise": noise,
         "measured_gain": truth["uniform soup"] - truth["member"],
         "selection_gain": evaluate.accuracy(on_selection, held_out) - 100 * measured.members.mean().item(),
-        "distance": pairs.distance.mean(), "barrier": pairs.barrier.mean(),
+        "distance": pairs.distance.mean(),
+        "barrier": pairs.barrier.mean(),
         "shift": pairs.batchnorm_shift.astype(float).mean(),
-        "once": found.recommendation, "many": found.with_budget(len(pool)).recommendation,
-    }  # fmt: skip
+        "once": found.recommendation,
+        "many": found.with_budget(len(pool)).recommendation,
+    }
     return pd.DataFrame([row | truth])
 
 
@@ -195,8 +211,16 @@ def decisions(table, by, budget):
         behind = means[best] - means
         close = [name for name in options if behind[name] < CLOSE and _unresolved(group[best], group[name])]
         choice = next(option for option in options if option == best or option in close)
-        rows.append({**dict(zip(by, key, strict=True)), "n_pools": len(group), "best": best, "choice": choice,
-                     "gain": means[choice] - group["member"].mean(), "behind": behind[choice]})  # fmt: skip
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                "n_pools": len(group),
+                "best": best,
+                "choice": choice,
+                "gain": means[choice] - group["member"].mean(),
+                "behind": behind[choice],
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -258,8 +282,10 @@ def behind(pools):
 
 def regret(pools):
     """Return the mean of the regrets, and the share of pools within half a point of the best."""
-    rows = {key: {"points behind the best": part.mean(), "within 0.5 points (%)": 100 * (part <= 0.5).mean()}
-            for key, part in behind(pools).items()}  # fmt: skip
+    rows = {
+        key: {"points behind the best": part.mean(), "within 0.5 points (%)": 100 * (part <= 0.5).mean()}
+        for key, part in behind(pools).items()
+    }
     return pd.DataFrame(rows).T
 
 
@@ -283,19 +309,32 @@ def numbers(here, tables):
     more = mean_interval((together["greedy soup"] - together["uniform soup"]).groupby(together.replica).mean())
     plain = pools.index[pools.start != REORDERED]
     share = table.member / 100
-    return found | of_reordered(pools[pools.start == REORDERED]) | drawn_towards_the_mean(together, asked) | {
-        "soup_least": by_data.min(), "soup_most": by_data.max(),
-        "greedy_more": more.mean, "greedy_more_low": more.low, "greedy_more_high": more.high,
-        "rank_start": asked.predicted_gain.corr(asked.measured_gain),
-        "missed_others": fits(pools).loc[("all others", "both"), MISSED],
-        "soup_shared": soup.mean(), "ensemble_shared": ensemble.mean(),
-        "noise_start": asked.predicted_noise.mean(),
-        "noise_high": max(100 * (share * (1 - share) / table.n_selection) ** 0.5),
-        "against_plain": (regretted["once", "advice"] - regretted["once", "greedy soup"])[plain].mean(),
-        "n_members": p.n_pool_members, "n_replicas": p.n_replicas, "n_setting": table.setting.sum(),
-        "n_validation": len(pools), "main": data.title(p.dataset),
-        "n_selection_low": table.n_selection.min(), "n_selection_high": table.n_selection.max(),
-    }  # fmt: skip
+    return (
+        found
+        | of_reordered(pools[pools.start == REORDERED])
+        | drawn_towards_the_mean(together, asked)
+        | {
+            "soup_least": by_data.min(),
+            "soup_most": by_data.max(),
+            "greedy_more": more.mean,
+            "greedy_more_low": more.low,
+            "greedy_more_high": more.high,
+            "rank_start": asked.predicted_gain.corr(asked.measured_gain),
+            "missed_others": fits(pools).loc[("all others", "both"), MISSED],
+            "soup_shared": soup.mean(),
+            "ensemble_shared": ensemble.mean(),
+            "noise_start": asked.predicted_noise.mean(),
+            "noise_high": max(100 * (share * (1 - share) / table.n_selection) ** 0.5),
+            "against_plain": (regretted["once", "advice"] - regretted["once", "greedy soup"])[plain].mean(),
+            "n_members": p.n_pool_members,
+            "n_replicas": p.n_replicas,
+            "n_setting": table.setting.sum(),
+            "n_validation": len(pools),
+            "main": data.title(p.dataset),
+            "n_selection_low": table.n_selection.min(),
+            "n_selection_high": table.n_selection.max(),
+        }
+    )
 
 
 def of_reordered(pools):
@@ -303,8 +342,12 @@ def of_reordered(pools):
     loss = (pools.member - pools["uniform soup"]).mean()
     gain, share = (pools["aligned soup"] - pools.member).mean(), 100 * (pools.once == "align first").mean()
     aligned = UNKNOWN if math.isnan(gain) else f"{gain:+z.1f}"
-    words = (f"Of the reordered pools, whose soups lose {loss:.0f} points and, aligned, gain {aligned}, {share:.0f} % "
-             "are told to align." if len(pools) else "No pool was reordered in this profile.")  # fmt: skip
+    words = (
+        f"Of the reordered pools, whose soups lose {loss:.0f} points and, aligned, gain {aligned}, {share:.0f} % "
+        "are told to align."
+        if len(pools)
+        else "No pool was reordered in this profile."
+    )
     return {"reordered_loss": loss, "reordered_aligned": gain, "aligned_share": share, "reordered_sentence": words}
 
 
@@ -323,9 +366,13 @@ def drawn_towards_the_mean(together, asked):
 
 ALIGNED = ("#CC78BC", "X", "-")  # the aligned soup, which has no line in other figures
 START_LOOKS = {
-    "shared start": ("#0173B2", "s"), "re-drawn head": ("#56B4E9", "^"), "shared init": ("#029E73", "D"),
-    "re-drawn stem and head": ("#DE8F05", "v"), "independent init": ("#7A7A7A", "o"), REORDERED: ("#D55E00", "X"),
-}  # fmt: skip
+    "shared start": ("#0173B2", "s"),
+    "re-drawn head": ("#56B4E9", "^"),
+    "shared init": ("#029E73", "D"),
+    "re-drawn stem and head": ("#DE8F05", "v"),
+    "independent init": ("#7A7A7A", "o"),
+    REORDERED: ("#D55E00", "X"),
+}
 NEAR = 6  # points: the second panel shows gains up to here
 
 
@@ -351,8 +398,13 @@ def cost_vs_error(table):
             ends = part[part.option.isin(["member", "logit ensemble"])].sort_values("mflops")
             ax.plot(ends.mflops, ends.error, color="#BBBBBB", linewidth=0.8, zorder=0)
             last, above = ends.iloc[-1], by_error.index(model) % 2  # by turns, so that neighbours keep apart
-            ax.annotate(_short(model), (last.mflops, last.error), xytext=(6, 2 if above else -8),
-                        textcoords="offset points", fontsize=8)  # fmt: skip
+            ax.annotate(
+                _short(model),
+                (last.mflops, last.error),
+                xytext=(6, 2 if above else -8),
+                textcoords="offset points",
+                fontsize=8,
+            )
             for row in part.itertuples():
                 color, marker, _ = looks[row.option]
                 mark = {"color": color, "marker": marker, "linestyle": "", "markersize": 6, "alpha": 0.85}
@@ -394,8 +446,15 @@ def predicted_gain(table):
     for ax, part in zip(axes[0], parts, strict=True):
         for (start, setting), rows in part.groupby(["start", "setting"], sort=False):
             color, marker = START_LOOKS[start]
-            looks = {"color": color, "marker": marker, "markerfacecolor": "none" if setting else color,
-                     "markersize": 6, "elinewidth": 0.6, "alpha": 0.8, "linestyle": ""}  # fmt: skip
+            looks = {
+                "color": color,
+                "marker": marker,
+                "markerfacecolor": "none" if setting else color,
+                "markersize": 6,
+                "elinewidth": 0.6,
+                "alpha": 0.8,
+                "linestyle": "",
+            }
             bars = rows.predicted_noise if part is near else None
             points = ax.errorbar(rows.predicted_gain, rows.measured_gain, xerr=bars, **looks)
             if not setting or start not in handles:

@@ -49,8 +49,15 @@ def training_costs(pool):
     per_image, rows = training_operations(pool.model, pool.dataset), []
     for replica, run in enumerate(pool.runs):
         metrics, gflops = run.record["metrics"]["test"], per_image * run.config.epochs * len(pool.dataset.train) / 1e9
-        rows.append({"replica": replica, "accuracy": metrics["accuracy"], "nll": metrics["nll"], "gflops": gflops,
-                     "seconds": run.record["seconds"]})  # fmt: skip
+        rows.append(
+            {
+                "replica": replica,
+                "accuracy": metrics["accuracy"],
+                "nll": metrics["nll"],
+                "gflops": gflops,
+                "seconds": run.record["seconds"],
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -81,10 +88,14 @@ def numbers(here, tables):
         mean, low, high, _ = mean_interval(values)
         found |= {f"gain_{end}": mean, f"gain_{end}_low": low, f"gain_{end}_high": high}
     return found | {
-        "share": 100 * cost[RECIPES[1]] / cost[RECIPES[0]], "trained": here.costs()["training"],
-        "paper_epochs": max(p.paper_epochs), "fast_epochs": max(p.fast_epochs), "n_replicas": p.n_replicas,
-        "n_models": len(p.recipe_models), "n_train": here.images(p.dataset).n_train,
-    }  # fmt: skip
+        "share": 100 * cost[RECIPES[1]] / cost[RECIPES[0]],
+        "trained": here.costs()["training"],
+        "paper_epochs": max(p.paper_epochs),
+        "fast_epochs": max(p.fast_epochs),
+        "n_replicas": p.n_replicas,
+        "n_models": len(p.recipe_models),
+        "n_train": here.images(p.dataset).n_train,
+    }
 
 
 def accuracy_vs_flops(table):
@@ -101,8 +112,16 @@ def accuracy_vs_flops(table):
         for recipe, (color, marker, dash) in looks.items():
             part = table[(table.model == model) & (table.recipe == recipe)]
             line = intervals(part, ["gflops", "epochs"], "accuracy")
-            ax.errorbar(line.gflops, line["mean"], line["mean"] - line.low, color=color, marker=marker, linestyle=dash,
-                        capsize=3, label=recipe)  # fmt: skip
+            ax.errorbar(
+                line.gflops,
+                line["mean"],
+                line["mean"] - line.low,
+                color=color,
+                marker=marker,
+                linestyle=dash,
+                capsize=3,
+                label=recipe,
+            )
             for row in line.itertuples():
                 place = {"xytext": (5, -11), "textcoords": "offset points", "fontsize": 8, "color": color}
                 ax.annotate(f"{row.epochs:d}", (row.gflops, row.mean), **place)

@@ -130,8 +130,12 @@ def shrinking(pool):
     norms = [probe.layer_norms(member) for member in members]
     mean_norms = {key: fmean(one[key] for one in norms) for key in norms[0]}
     shrunk = [probe.rescale_to(member, probe.layer_norms(soup)) for member in members]
-    networks = {"member": members, "uniform soup": [soup], "member shrunk": shrunk,
-                "soup restored": [probe.rescale_to(soup, mean_norms)]}  # fmt: skip
+    networks = {
+        "member": members,
+        "uniform soup": [soup],
+        "member shrunk": shrunk,
+        "soup restored": [probe.rescale_to(soup, mean_norms)],
+    }
     usual = fmean(probe.weight_norm(member) for member in members)
     rows = []
     for name, states in networks.items():
@@ -195,8 +199,10 @@ def _networks(pool, n_images, members):
 def tables(here):
     """Norms of few and of many members; controls; the loss along directions and its top eigenvalue."""
     p, few = here.p, here.groups_where(pool="few")
-    parts = [here.rows(norms, few, sizes=[p.n_pool_members], n_subsets=1),
-             here.rows(norms, here.groups_where(pool="many"), sizes=p.sizes, n_subsets=p.n_subsets)]  # fmt: skip
+    parts = [
+        here.rows(norms, few, sizes=[p.n_pool_members], n_subsets=1),
+        here.rows(norms, here.groups_where(pool="many"), sizes=p.sizes, n_subsets=p.n_subsets),
+    ]
     found = {"norms": pd.concat(parts), "shrinking": here.rows(shrinking, few)}
     shared = here.groups_where(pool="few", start=SHARED, model=p.protocol_models)
     found["flatness"] = here.rows(flatness, shared, n_directions=p.n_directions, n_images=p.n_line_images)
@@ -301,32 +307,49 @@ def numbers(here, tables):
     many = many[many.n_members == max(p.sizes)].groupby("start").mean(numeric_only=True)
     law = 100 / np.sqrt(p.n_pool_members)
     intervals = {
-        "soup_gain": gain["uniform soup"], "shrunk_gain": gain["member shrunk"],
+        "soup_gain": gain["uniform soup"],
+        "shrunk_gain": gain["member shrunk"],
         "restored_loss": gain["soup restored"] - gain["uniform soup"],
-        "soup_nll": better["uniform soup"], "shrunk_nll": better["member shrunk"],
+        "soup_nll": better["uniform soup"],
+        "shrunk_nll": better["member shrunk"],
         "restored_nll": better["soup restored"] - better["uniform soup"],
-    }  # fmt: skip
+    }
     found = {}
     for name, values in intervals.items():
         found[name], found[f"{name}_low"], found[f"{name}_high"], _ = mean_interval(values)
     for name, logs in (("sharp", doublings(tables["sharpness"])), ("rise", rises(tables["flatness"]))):
         interval = mean_interval(logs.groupby("replica").mean())
-        found |= {f"{name}_doublings": interval.mean, f"{name}_doublings_low": interval.low,
-                  f"{name}_doublings_high": interval.high}  # fmt: skip
+        found |= {
+            f"{name}_doublings": interval.mean,
+            f"{name}_doublings_low": interval.low,
+            f"{name}_doublings_high": interval.high,
+        }
         found |= {f"{name}_ratio_{end}": 2 ** getattr(interval, end) for end in ("mean", "low", "high")}
     return found | {
-        "norm_shared": 100 * start.norm_ratio, "deviation_shared": 100 * start.deviation_ratio,
-        "cosine_shared": start.cosine, "law": law, "law_many": 100 / np.sqrt(max(p.sizes)),
-        "norm_apart": 100 * many.norm_ratio[APART], "kernels_apart": 100 * many.kernels[APART],
-        "norm_many": 100 * many.norm_ratio[SHARED], "deviation_many": 100 * many.deviation_ratio[SHARED],
-        "cosine_many": many.cosine[SHARED], "apart_soup": alone["uniform soup"],
-        "apart_restored": alone["soup restored"], "apart_shrunk": alone["member shrunk"],
+        "norm_shared": 100 * start.norm_ratio,
+        "deviation_shared": 100 * start.deviation_ratio,
+        "cosine_shared": start.cosine,
+        "law": law,
+        "law_many": 100 / np.sqrt(max(p.sizes)),
+        "norm_apart": 100 * many.norm_ratio[APART],
+        "kernels_apart": 100 * many.kernels[APART],
+        "norm_many": 100 * many.norm_ratio[SHARED],
+        "deviation_many": 100 * many.deviation_ratio[SHARED],
+        "cosine_many": many.cosine[SHARED],
+        "apart_soup": alone["uniform soup"],
+        "apart_restored": alone["soup restored"],
+        "apart_shrunk": alone["member shrunk"],
         "norm_apart_few": 100 * total.xs(APART, level="start").norm_ratio.mean(),
         "top_departure": 100 * (100 * start.deviation_ratio) / law - 100,
-        "n_replicas": p.n_replicas, "n_members": p.n_pool_members, "n_many": max(p.sizes),
-        "n_models": len(architectures(p)), "n_shown": len(p.protocol_models), "n_directions": p.n_directions,
-        "n_line": p.n_line_images, "n_curvature": p.n_curvature_images,
-    }  # fmt: skip
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_many": max(p.sizes),
+        "n_models": len(architectures(p)),
+        "n_shown": len(p.protocol_models),
+        "n_directions": p.n_directions,
+        "n_line": p.n_line_images,
+        "n_curvature": p.n_curvature_images,
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
@@ -357,9 +380,15 @@ def norms_vs_members(table):
         for model, (color, marker, dash) in zip(models, DATASETS, strict=False):
             line = intervals(part[part.model == model], ["n_members"], "ratio")
             handles[MODELS.get(model, model)] = ax.errorbar(
-                line.n_members, line["mean"], line["mean"] - line.low, color=color, marker=marker, linestyle=dash,
-                capsize=2.5, markersize=5,
-            )  # fmt: skip
+                line.n_members,
+                line["mean"],
+                line["mean"] - line.low,
+                color=color,
+                marker=marker,
+                linestyle=dash,
+                capsize=2.5,
+                markersize=5,
+            )
         ax.set(title=title, xlabel="Members N", xticks=sizes, ylim=(-4, 108))
     axes[0, 0].set_ylabel("Norm of the mean\n(%, usual norm = 100)")
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)

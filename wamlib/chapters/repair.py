@@ -16,8 +16,13 @@ PHRASES = {"shuffled": "shuffled", "by class": "one class after the other"}
 
 def runs(p):
     """Pairs of independent members of every architecture, and pools with BatchNorm from a shared init."""
-    settings = {"dataset": p.dataset, "n_train": p.n_train, "epochs": p.epochs, "trunk_epochs": p.trunk_epochs,
-                "n_replicas": p.n_replicas}  # fmt: skip
+    settings = {
+        "dataset": p.dataset,
+        "n_train": p.n_train,
+        "epochs": p.epochs,
+        "trunk_epochs": p.trunk_epochs,
+        "n_replicas": p.n_replicas,
+    }
     independent = sweeps.pools(p.models, n_members=2, **settings)
     shared = sweeps.pools([p.batchnorm_model], n_members=p.n_members, **settings)
     return {
@@ -45,8 +50,15 @@ def unit_spread(pool):
             found = evaluate.layer_spread(line.network(0.5, repair), images)
             for depth, (layer, spread) in enumerate(found.items(), start=1):
                 reference = (members[0][layer] + members[1][layer]) / 2
-                rows.append({"matching": matching, "repair": repair, "layer": layer, "depth": depth,
-                             "spread": spread / reference})  # fmt: skip
+                rows.append(
+                    {
+                        "matching": matching,
+                        "repair": repair,
+                        "layer": layer,
+                        "depth": depth,
+                        "spread": spread / reference,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -110,11 +122,16 @@ def numbers(here, tables):
     order, images = gaps.idxmax()
     return {
         "collapse": 100 * last[(last.matching == "none") & (last.repair == "none")].spread.mean(),
-        "worst_torch": errors.torch[order, images], "worst_wamlib": errors.wamlib[order, images],
+        "worst_torch": errors.torch[order, images],
+        "worst_wamlib": errors.wamlib[order, images],
         "last_gap": gaps.xs(largest, level="images").abs().max(),
-        "n_replicas": p.n_replicas, "n_members": p.n_members, "enough": enough, "worst_images": int(images),
-        "largest": int(largest), "worst_order": PHRASES[order],
-    }  # fmt: skip
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_members,
+        "enough": enough,
+        "worst_images": int(images),
+        "largest": int(largest),
+        "worst_order": PHRASES[order],
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

@@ -18,14 +18,24 @@ N_DERIVATIVES = 100  # images that the derivative is taken for, which is slower
 EXPLAINED, HALF = "explained, at the soup", "explained, half way"
 UNKNOWN = "an unmeasured share"  # where there is no architecture of a kind
 # Columns of the gaps, as the table in the text calls them.
-SHORT = {"distance": "distance", HALF: "half way", EXPLAINED: "at the soup", "nll_gap": "nll_gap",
-         "predicted_nll_gap, half way": "predicted"}  # fmt: skip
+SHORT = {
+    "distance": "distance",
+    HALF: "half way",
+    EXPLAINED: "at the soup",
+    "nll_gap": "nll_gap",
+    "predicted_nll_gap, half way": "predicted",
+}
 
 
 def runs(p):
     """Pools with a shared start and independent ones, of linear networks and of deep ones."""
-    cells = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_replicas": p.n_replicas,
-             "n_members": p.n_pool_members, "n_eval": p.n_eval_pools}  # fmt: skip
+    cells = {
+        "epochs": p.epochs,
+        "trunk_epochs": p.trunk_epochs,
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_eval": p.n_eval_pools,
+    }
     return pools_by_dataset({p.dataset: p.n_train_pools}, [*flat(p), *p.pool_models], **cells)
 
 
@@ -56,11 +66,14 @@ def cross_terms(pool, *, n_images=1_000):
         head, hidden = (member[key] - mean[key] for key in ("head.weight", "fc.weight"))
         formula += pixels @ hidden.T @ head.T / len(members)
     row = {
-        "layers": 1 + deep, "spread": pooled.std().item(), "gap": _rms(pooled - soup), "formula": _rms(formula),
+        "layers": 1 + deep,
+        "spread": pooled.std().item(),
+        "gap": _rms(pooled - soup),
+        "formula": _rms(formula),
         "difference": (pooled - soup - formula).abs().max().item(),
         "soup_error": 100 - evaluate.accuracy(soup, split.labels),
         "ensemble_error": 100 - evaluate.accuracy(pooled, split.labels),
-    }  # fmt: skip
+    }
     return pd.DataFrame([row])
 
 
@@ -175,12 +188,15 @@ def numbers(here, tables):
     two, slopes = layers[layers.layers == 2], exponents(gaps)
     apart = two[two.start == STARTS[2]]
     found = {
-        "deep_difference": two.difference.max(), "deep_loss": (apart.soup_error - apart.ensemble_error).mean(),
+        "deep_difference": two.difference.max(),
+        "deep_loss": (apart.soup_error - apart.ensemble_error).mean(),
         "exponent_shared": slopes.exponent[slopes.start == STARTS[0]].mean(),
         "vit_derivative": near[EXPLAINED].get(vits[0], math.nan) if vits else math.nan,
-        "half_low": relu[HALF].min(), "half_high": relu[HALF].max(),
-        "derivative_low": relu[EXPLAINED].min(), "derivative_high": relu[EXPLAINED].max(),
-    }  # fmt: skip
+        "half_low": relu[HALF].min(),
+        "half_high": relu[HALF].max(),
+        "derivative_low": relu[EXPLAINED].min(),
+        "derivative_high": relu[EXPLAINED].max(),
+    }
     said = {
         "deep_agreement": f"{found['deep_difference']:.0e}" if len(two) else "not measured",
         "deep_lost": f"{found['deep_loss']:.1f}" if len(two) else "not measured",
@@ -208,8 +224,15 @@ def gap_vs_distance(table):
     names = list(dict.fromkeys(table.model))
     n_columns = min(4, len(names))
     n_rows = math.ceil(len(names) / n_columns)
-    fig, axes = plt.subplots(n_rows, n_columns, figsize=(2.5 * n_columns + 0.5, 2.3 * n_rows + 0.7), sharex=True,
-                             sharey=True, layout="constrained", squeeze=False)  # fmt: skip
+    fig, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(2.5 * n_columns + 0.5, 2.3 * n_rows + 0.7),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
+    )
     handles = {}
     for ax, model in zip(axes.flat, names, strict=False):
         for start, (color, marker) in KINDS.items():
@@ -246,8 +269,10 @@ def explained_gap(table):
     starts, names = (list(dict.fromkeys(table[name])) for name in ("start", "model"))
     size = (3.4 * len(starts) + 1.2, 0.33 * len(names) + 1.4)
     fig, axes = plt.subplots(1, len(starts), figsize=size, sharey=True, layout="constrained", squeeze=False)
-    looks = [(HALF, "second difference, half the way", "#0173B2", "s"),
-             (EXPLAINED, "second derivative at the soup", "#D55E00", "x")]  # fmt: skip
+    looks = [
+        (HALF, "second difference, half the way", "#0173B2", "s"),
+        (EXPLAINED, "second derivative at the soup", "#D55E00", "x"),
+    ]
     for ax, start in zip(axes[0], starts, strict=True):
         for index, (column, label, color, marker) in enumerate(looks):
             rows = intervals(table[table.start == start], ["model"], column).set_index("model").loc[names]

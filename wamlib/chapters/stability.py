@@ -221,9 +221,12 @@ def minus_member(means):
 def difference_table(tables):
     """Return the same in words: mean and interval over replicas, a row for each measure."""
     labels = {
-        "flip_rate": "changed under noise (points)", "lipschitz": "local Lipschitz", "spread": "logit spread",
-        "corrupted": "changed, all corruptions (points)", "accuracy": "accuracy, all corruptions (points)",
-    }  # fmt: skip
+        "flip_rate": "changed under noise (points)",
+        "lipschitz": "local Lipschitz",
+        "spread": "logit spread",
+        "corrupted": "changed, all corruptions (points)",
+        "accuracy": "accuracy, all corruptions (points)",
+    }
     apart = minus_member(at_equal_scale(tables))
     found = {name: part.agg(partial(interval_text, digits=2)) for name, part in apart.items()}
     return pd.DataFrame(found).rename(index=labels)
@@ -286,28 +289,39 @@ def numbers(here, tables):
     dense = steep.model.map(models.family) == "densenet"
     ends = at_the_top(tables, p)
     found = {
-        "top": top, "budget": max(p.budgets),
+        "top": top,
+        "budget": max(p.budgets),
         "coherent_change": scaled.change[(scaled.scope == "batchnorm") & (scaled.c == top)].abs().max(),
         "vit_change": of(vits).change.mean(),
-        "acc_norm_one": of(normed, one).accuracy.mean(), "acc_norm_top": of(normed).accuracy.mean(),
-        "acc_vit_one": of(vits, one).accuracy.mean(), "acc_vit_top": of(vits).accuracy.mean(),
-        "flip_vit_one": of(vits, one).flip_rate.mean(), "flip_vit_top": of(vits).flip_rate.mean(),
+        "acc_norm_one": of(normed, one).accuracy.mean(),
+        "acc_norm_top": of(normed).accuracy.mean(),
+        "acc_vit_one": of(vits, one).accuracy.mean(),
+        "acc_vit_top": of(vits).accuracy.mean(),
+        "flip_vit_one": of(vits, one).flip_rate.mean(),
+        "flip_vit_top": of(vits).flip_rate.mean(),
         "lip_vit": math.exp(np.log(of(vits).lipschitz_ratio).mean()),
-        "relu_lip": 100 * (of(bare).lipschitz_ratio.mean() - 1), "plain_mlp": of(mlps).plain_lipschitz_ratio.mean(),
-        "lip_member": means.lipschitz["member"].mean(), "spread_member": means.spread["member"].mean(),
+        "relu_lip": 100 * (of(bare).lipschitz_ratio.mean() - 1),
+        "plain_mlp": of(mlps).plain_lipschitz_ratio.mean(),
+        "lip_member": means.lipschitz["member"].mean(),
+        "spread_member": means.spread["member"].mean(),
         "soup_clean": (clean[soup] - clean["member"]).mean(),
         "ensemble_clean": (clean[pooled] - clean["member"]).mean(),
-        "acc_clean": intact["member"].mean(), "acc_attack": hit["member"].mean(),
+        "acc_clean": intact["member"].mean(),
+        "acc_attack": hit["member"].mean(),
         "soup_intact": (intact[soup] - intact["member"]).mean(),
         "ensemble_intact": (intact[pooled] - intact["member"]).mean(),
-        "n_attacked": p.n_attacked, "n_attack_models": len(attacked(p)), "n_replicas": p.n_replicas,
-        "n_members": p.n_pool_members, "n_models": len(p.pool_models),
+        "n_attacked": p.n_attacked,
+        "n_attack_models": len(attacked(p)),
+        "n_replicas": p.n_replicas,
+        "n_members": p.n_pool_members,
+        "n_models": len(p.pool_models),
         "n_working": int(ends[ends.scope == "everything"].model.nunique()),
         **_ends("relu_change", of(bare).groupby("replica").change.mean()),
         **_ends("soup_flip", minus_member(means)[soup].corrupted),
         **_ends("soup_net", (hit - intact)[soup] - (hit - intact)["member"]),
-        **_ends("soup_attack", hit[soup] - hit["member"]), **_ends("ensemble_attack", hit[pooled] - hit["member"]),
-    }  # fmt: skip
+        **_ends("soup_attack", hit[soup] - hit["member"]),
+        **_ends("ensemble_attack", hit[pooled] - hit["member"]),
+    }
     for name, part in (("soup_lip", steep), ("rest_lip", steep[~dense])):
         more = _ends(name, part.groupby("replica").more.mean())
         found |= {key: 100 * float(np.expm1(value)) for key, value in more.items()}

@@ -276,20 +276,37 @@ def numbers(here, tables):
     apart = arms(table).groupby(["group", "dataset"]).own.mean()
     exact = tables["optima"]
     return {
-        "own_0": own[0.0], "own_max": own[strongest], "own_shuffled": own[SHUFFLED], "own_released": own[RELEASED],
-        "acc_0": accuracy[0.0], "acc_max": accuracy[strongest], "acc_released": accuracy[RELEASED],
+        "own_0": own[0.0],
+        "own_max": own[strongest],
+        "own_shuffled": own[SHUFFLED],
+        "own_released": own[RELEASED],
+        "acc_0": accuracy[0.0],
+        "acc_max": accuracy[strongest],
+        "acc_released": accuracy[RELEASED],
         "acc_best": accuracy[chosen(table)[main]],
-        "p_true": true.p.max(), "p_retrieval": true.p_retrieval.max(),
-        "n_shuffled": len(fooled), "n_fooled": int((fooled.p < 0.05).sum()), "n_expected": 0.05 * len(fooled),
-        "decay_low": scales.min(), "decay_high": scales.max(),
-        "limit_paper_low": limit.min(), "limit_paper_high": limit.max(),
-        "own_released_low": apart[RELEASED].min(), "own_released_high": apart[RELEASED].max(),
-        "own_best_low": apart[BEST].min(), "own_best_high": apart[BEST].max(),
+        "p_true": true.p.max(),
+        "p_retrieval": true.p_retrieval.max(),
+        "n_shuffled": len(fooled),
+        "n_fooled": int((fooled.p < 0.05).sum()),
+        "n_expected": 0.05 * len(fooled),
+        "decay_low": scales.min(),
+        "decay_high": scales.max(),
+        "limit_paper_low": limit.min(),
+        "limit_paper_high": limit.max(),
+        "own_released_low": apart[RELEASED].min(),
+        "own_released_high": apart[RELEASED].max(),
+        "own_best_low": apart[BEST].min(),
+        "own_best_high": apart[BEST].max(),
         "residual_soup": soups[soups.weight_decay == strongest].residual.max(),
         "limit_low": exact[exact.weight_decay == OPTIMA[-1]].own.min(),
-        "n_linear": p.n_linear, "n_released": len(here.groups[p.dataset, RELEASED]), "n_permutations": N_PERMUTATIONS,
-        "n_digits": SIZES["digits"], "strongest": strongest, "main": main, "n_datasets": table.dataset.nunique(),
-    }  # fmt: skip
+        "n_linear": p.n_linear,
+        "n_released": len(here.groups[p.dataset, RELEASED]),
+        "n_permutations": N_PERMUTATIONS,
+        "n_digits": SIZES["digits"],
+        "strongest": strongest,
+        "main": main,
+        "n_datasets": table.dataset.nunique(),
+    }
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
@@ -377,9 +394,18 @@ def correlation_matrix(table):
     matrix = table.set_index(["template", "class"]).correlation.unstack(sort=False)
     fig, ax = plt.subplots(figsize=(6.0, 5.0), layout="constrained")
     sns.heatmap(
-        matrix, vmin=-1, vmax=1, cmap="RdBu_r", square=True, annot=len(matrix) <= 12, fmt=".1f", annot_kws={"size": 8},
-        cbar_kws={"label": "Pearson correlation"}, linewidths=0.5, ax=ax,
-    )  # fmt: skip
+        matrix,
+        vmin=-1,
+        vmax=1,
+        cmap="RdBu_r",
+        square=True,
+        annot=len(matrix) <= 12,
+        fmt=".1f",
+        annot_kws={"size": 8},
+        cbar_kws={"label": "Pearson correlation"},
+        linewidths=0.5,
+        ax=ax,
+    )
     ax.set(xlabel="Class mean minus global mean", ylabel="Weight row (mean over members)")
     plt.close(fig)
     return fig

@@ -228,17 +228,25 @@ def numbers(here, tables):
     ]
     return {
         "own_difference": (wide[APART] - wide[SHARED]).mean(),
-        "gain_shared": gain[SHARED], "gain_independent": gain[APART], "gain_permuted": gain.get(PERMUTED, math.nan),
+        "gain_shared": gain[SHARED],
+        "gain_independent": gain[APART],
+        "gain_permuted": gain.get(PERMUTED, math.nan),
         "agreement": found[found.kind == PERMUTED].agreement.min(),
-        "share_low": share.min(), "share_high": share.max(),
-        "rank_own": rank.own, "rank_cosine": rank.cosine,
+        "share_low": share.min(),
+        "share_high": share.max(),
+        "rank_own": rank.own,
+        "rank_cosine": rank.cosine,
         **{f"failed_{model}": row.soup_own for model, row in failed.iterrows()},
         **{f"members_{model}": row.own for model, row in failed.iterrows()},
         "failed": "; ".join(told),
-        "first_model": names[p.template_models[0]], "last_model": names[p.template_models[-1]],
-        "n_replicas": p.n_replicas, "n_gradients": p.n_gradients, "n_pairs": len(found),
-        "main": data.title(p.dataset), "n_datasets": found.dataset.nunique(),
-    }  # fmt: skip
+        "first_model": names[p.template_models[0]],
+        "last_model": names[p.template_models[-1]],
+        "n_replicas": p.n_replicas,
+        "n_gradients": p.n_gradients,
+        "n_pairs": len(found),
+        "main": data.title(p.dataset),
+        "n_datasets": found.dataset.nunique(),
+    }
 
 
 def look_up(model):

@@ -131,10 +131,12 @@ def _own(logits, labels):
     """Return the rows about the test images."""
     curve = probe.risk_coverage(logits, labels)
     values = {
-        "accuracy": evaluate.accuracy(logits, labels), "nll": evaluate.nll(logits, labels),
+        "accuracy": evaluate.accuracy(logits, labels),
+        "nll": evaluate.nll(logits, labels),
         "calibration error": evaluate.calibration_error(logits, labels),
-        "error area": curve.area, "excess error area": curve.excess_area,
-    }  # fmt: skip
+        "error area": curve.area,
+        "excess error area": curve.excess_area,
+    }
     rows = [{"measure": name, "value": value} for name, value in values.items()]
     for coverage in COVERAGES:
         position = math.ceil(coverage / 100 * len(labels) - 1e-9) - 1
@@ -307,19 +309,30 @@ def numbers(here, tables):
     found |= {
         "ece_soup": wide["raw", "calibration error", "uniform soup"].mean(),
         "ece_member": wide["raw", "calibration error", "member"].mean(),
-        "ece_rest": rest.mean(), "ece_rest_low": mean_interval(rest).low, "ece_rest_high": mean_interval(rest).high,
-        "sure_member": sure["member"], "sure_soup": sure["uniform soup"], "sure_ensemble": sure["logit ensemble"],
+        "ece_rest": rest.mean(),
+        "ece_rest_low": mean_interval(rest).low,
+        "ece_rest_high": mean_interval(rest).high,
+        "sure_member": sure["member"],
+        "sure_soup": sure["uniform soup"],
+        "sure_ensemble": sure["logit ensemble"],
         "sure_independent": sure["logit ensemble, independent"],
         "unsure_bare": less.less[less.model.isin(bare)].mean(),
-        "own_lead": silent["member, independent"] - silent["member"], "excess_low": excess.min(),
-        "excess_high": excess.max(), "luck": luck.mean().mean(),
+        "own_lead": silent["member, independent"] - silent["member"],
+        "excess_low": excess.min(),
+        "excess_high": excess.max(),
+        "luck": luck.mean().mean(),
         "area_shift": (both.raw - both.refitted).loc["error area"].abs().max(),
-        "n_members": p.n_pool_members, "n_replicas": p.n_replicas, "n_models": len(p.pool_models),
-        "n_selection": here.images(p.dataset).n_selection, "n_judged": len(judged), "n_foreign": p.n_foreign,
-        "n_below": int(soup.lt(alone.max(axis=1), axis=0).sum().sum()), "n_cells": soup.size,
+        "n_members": p.n_pool_members,
+        "n_replicas": p.n_replicas,
+        "n_models": len(p.pool_models),
+        "n_selection": here.images(p.dataset).n_selection,
+        "n_judged": len(judged),
+        "n_foreign": p.n_foreign,
+        "n_below": int(soup.lt(alone.max(axis=1), axis=0).sum().sum()),
+        "n_cells": soup.size,
         "n_below_knowing": int(soup.lt(knowing.max(axis=1), axis=0).sum().sum()),
         "foreign_titles": " and ".join(tables["statistics"].images.unique()),
-    }  # fmt: skip
+    }
     forms = dict.fromkeys(("ece_rest", "ece_rest_low", "ece_rest_high"), "+z.1f") | {"unsure_bare": ".1f"}
     return found | {f"{name}_text": number_text(found[name], form) for name, form in forms.items()}
 

@@ -27,8 +27,9 @@ def runs(p):
     if p.members:
         return {}
     settings = {"epochs": p.epochs, "trunk_epochs": p.trunk_epochs, "n_members": p.n_pool_members}
-    return pools_by_dataset({p.dataset: p.n_train_pools}, [p.model], starts=[STARTS[0]], n_replicas=1,
-                            n_eval=p.n_eval_pools, **settings)  # fmt: skip
+    return pools_by_dataset(
+        {p.dataset: p.n_train_pools}, [p.model], starts=[STARTS[0]], n_replicas=1, n_eval=p.n_eval_pools, **settings
+    )
 
 
 def files(here, folder):
@@ -67,13 +68,24 @@ def ask(given, p):
     members.insert(0, "member", letters)
     pairs = pd.DataFrame(found["pairs"])
     pairs.insert(0, "pair", [f"{letters[a]} to {letters[b]}" for a, b in zip(pairs.a, pairs.b)])
-    parts = (members, pairs[["pair", "distance", "cosine", "barrier", "midpoint_gain"]],
-             lines(advice.measured, letters), outcomes(advice, states, network, images, batches))  # fmt: skip
-    return pd.DataFrame([{
-        **{name: json.dumps(part.to_dict("list")) for name, part in zip(TABLES, parts, strict=True)},
-        "recommendation": advice.recommendation, "reasons": json.dumps(list(advice.reasons)),
-        "n_judging": len(images.selection), "n_measuring": len(images.test), "n_classes": len(images.classes),
-    }])  # fmt: skip
+    parts = (
+        members,
+        pairs[["pair", "distance", "cosine", "barrier", "midpoint_gain"]],
+        lines(advice.measured, letters),
+        outcomes(advice, states, network, images, batches),
+    )
+    return pd.DataFrame(
+        [
+            {
+                **{name: json.dumps(part.to_dict("list")) for name, part in zip(TABLES, parts, strict=True)},
+                "recommendation": advice.recommendation,
+                "reasons": json.dumps(list(advice.reasons)),
+                "n_judging": len(images.selection),
+                "n_measuring": len(images.test),
+                "n_classes": len(images.classes),
+            }
+        ]
+    )
 
 
 def measure(pool, *, parameters):
@@ -100,10 +112,17 @@ def lines(measured, names, at_most=AT_MOST):
     Columns model (empty), start (the pair), replica, alpha, error (percent, on the selection images), recalibrated.
     """
     rows = [
-        {"model": "", "start": f"{names[pair.a]} to {names[pair.b]}", "replica": 0, "alpha": alpha, "error": error,
-         "recalibrated": measured.recalibrated}
-        for pair in measured.pairs[:at_most] for alpha, error in zip(pair.alphas, pair.errors, strict=True)
-    ]  # fmt: skip
+        {
+            "model": "",
+            "start": f"{names[pair.a]} to {names[pair.b]}",
+            "replica": 0,
+            "alpha": alpha,
+            "error": error,
+            "recalibrated": measured.recalibrated,
+        }
+        for pair in measured.pairs[:at_most]
+        for alpha, error in zip(pair.alphas, pair.errors, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -151,9 +170,16 @@ def outcomes(advice, members, model, dataset, training_batches):
     rows = []
     for option, found in chosen.items():
         gain, noise = difference(found, each.mean(0))
-        rows.append({"option": option, "passes": len(members) if option == "logit ensemble" else 1,
-                     "expected": expected[option], "accuracy": 100 * found.mean().item(), "gain": gain,
-                     "noise": noise})  # fmt: skip
+        rows.append(
+            {
+                "option": option,
+                "passes": len(members) if option == "logit ensemble" else 1,
+                "expected": expected[option],
+                "accuracy": 100 * found.mean().item(),
+                "gain": gain,
+                "noise": noise,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -174,12 +200,20 @@ def numbers(here, tables):
     n = len(tables["own_members"])
     soup, ensemble = at.loc["uniform soup"], at.loc["logit ensemble"]
     return {
-        "whose": f"{n} networks of {'yours' if p.members else 'this book'}", "data": data.title(p.dataset),
-        "advice": advice.recommendation, "n_members": n, "n_judging": advice.n_judging,
-        "n_measuring": advice.n_measuring, "soup": soup.gain, "soup_noise": soup.noise,
-        "soup_expected": soup.expected, "ensemble": ensemble.gain, "barrier": tables["own_pairs"].barrier.max(),
-        "chance": 100 / advice.n_classes, "passes": passes(p.budget),
-    }  # fmt: skip
+        "whose": f"{n} networks of {'yours' if p.members else 'this book'}",
+        "data": data.title(p.dataset),
+        "advice": advice.recommendation,
+        "n_members": n,
+        "n_judging": advice.n_judging,
+        "n_measuring": advice.n_measuring,
+        "soup": soup.gain,
+        "soup_noise": soup.noise,
+        "soup_expected": soup.expected,
+        "ensemble": ensemble.gain,
+        "barrier": tables["own_pairs"].barrier.max(),
+        "chance": 100 / advice.n_classes,
+        "passes": passes(p.budget),
+    }
 
 
 def passes(budget):

@@ -31,11 +31,23 @@ LOOKS = {
     "REPAIR": ("#CC78BC", "X", (0, (6, 1, 1, 1))),
 }
 # Data sets share one colour, for hues mean combinations.
-DATASETS = (("#333333", "o", "-"), ("#333333", "s", (0, (5, 1.5))), ("#333333", "^", (0, (1, 1.2))),
-            ("#333333", "D", (0, (3, 1, 1, 1))))  # fmt: skip
-MODELS = {"mlp": "MLP", "cnn": "CNN", "vgg": "VGG", "vgg_bn": "VGG (BatchNorm)", "resnet8": "ResNet-8 (BatchNorm)",
-          "densenet": "DenseNet (BatchNorm)", "vit": "ViT", "linear": "linear",
-          "deep_linear": "two linear layers"}  # fmt: skip
+DATASETS = (
+    ("#333333", "o", "-"),
+    ("#333333", "s", (0, (5, 1.5))),
+    ("#333333", "^", (0, (1, 1.2))),
+    ("#333333", "D", (0, (3, 1, 1, 1))),
+)
+MODELS = {
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "vgg": "VGG",
+    "vgg_bn": "VGG (BatchNorm)",
+    "resnet8": "ResNet-8 (BatchNorm)",
+    "densenet": "DenseNet (BatchNorm)",
+    "vit": "ViT",
+    "linear": "linear",
+    "deep_linear": "two linear layers",
+}
 # Kinds of pools, or of pairs: what the members share, and what was done to one of them.
 KINDS = {
     "shared start": ("#0173B2", "s"),
@@ -57,8 +69,9 @@ def closed(draw):
     return closing
 
 
-def facets(table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False, sharey="row",
-           height=2.2):  # fmt: skip
+def facets(
+    table, x, y, hue, order, *, row_by="model", column_by="start", xlabel, ylabel, log=False, sharey="row", height=2.2
+):
     """Draw means with 95 % intervals over replicas as small multiples; panels of a line may share their axis."""
     rows, columns = (list(dict.fromkeys(table[name])) for name in (row_by, column_by))
     size = (2.7 * len(columns) + 0.4, height * len(rows) + 0.9)

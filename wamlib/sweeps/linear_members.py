@@ -11,8 +11,13 @@ SHUFFLED, RELEASED = "shuffled labels", "released recipe"
 N_RELEASED = 5  # members: one is what the paper shows
 # What the paper's script for CIFAR-100 trains its one linear model with, but for the number of passes.
 RELEASED_RECIPE = {
-    "batch_size": 64, "peak_lr": 0.01, "weight_decay": 0.1, "warmup_epochs": 0, "schedule": "fifths", "pixels": "unit",
-}  # fmt: skip
+    "batch_size": 64,
+    "peak_lr": 0.01,
+    "weight_decay": 0.1,
+    "warmup_epochs": 0,
+    "schedule": "fifths",
+    "pixels": "unit",
+}
 
 
 def linear_members(dataset, *, n_train=None, n_members=15, epochs=10, weight_decays=WEIGHT_DECAYS):

@@ -84,9 +84,14 @@ def numbers(here, tables):
     ages = {"stale": False, "fresh": True}
     return {
         **{short: fresh[start] for short, start in {"shared": "shared start", **kinds}.items()},
-        **{f"{age}_{short}": found.get((start, recalibrated), math.nan)
-           for short, start in kinds.items() for age, recalibrated in ages.items()},
-        "n_replicas": p.n_replicas, "n_recalibration": min(N_RECALIBRATION, p.n_train),
-        "n_plane_images": min(p.n_plane_images, images.n_test), "n_points": p.n_plane**2,
+        **{
+            f"{age}_{short}": found.get((start, recalibrated), math.nan)
+            for short, start in kinds.items()
+            for age, recalibrated in ages.items()
+        },
+        "n_replicas": p.n_replicas,
+        "n_recalibration": min(N_RECALIBRATION, p.n_train),
+        "n_plane_images": min(p.n_plane_images, images.n_test),
+        "n_points": p.n_plane**2,
         "plane_model": p.plane_model,
-    }  # fmt: skip
+    }

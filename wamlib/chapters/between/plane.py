@@ -57,9 +57,14 @@ def error_over_plane(table):
             colour, marker, _ = LOOKS["uniform soup" if name == "soup" else "member"]
             ax.plot(point.u, point.v, marker=marker, color=colour, markeredgecolor="white", markersize=8)
             ax.annotate(
-                name, (point.u, point.v), (6, 5), textcoords="offset points", fontsize=9, fontweight="bold",
+                name,
+                (point.u, point.v),
+                (6, 5),
+                textcoords="offset points",
+                fontsize=9,
+                fontweight="bold",
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-            )  # fmt: skip
+            )
         ax.set(title=start, xlabel="Along A to B")
         ax.grid(False)
     axes[0, 0].set_ylabel("Towards C")
@@ -70,9 +75,11 @@ def error_over_plane(table):
     ]
     handles = [Patch(color=colours[k], label=names[k]) for k in sorted(used)]
     fig.legend(
-        handles=handles, title="Test error above the mean of the three members (points)",
-        loc="outside lower center", ncols=len(handles),
-    )  # fmt: skip
+        handles=handles,
+        title="Test error above the mean of the three members (points)",
+        loc="outside lower center",
+        ncols=len(handles),
+    )
     return fig
 
 
@@ -107,12 +114,17 @@ def plane_figure(table, *, static, alt, letters=("A", "B", "C")):
         grid = points["grid"].pivot(index="v", columns="u", values="error")
         require(grid.notna().all(axis=None), f"'{title}': the points are no whole grid")
         fixed = {place: points[place][["u", "v", "error"]].iloc[0].round(4).tolist() for place in (*letters, "soup")}
-        planes.append({
-            "title": title, "us": np.round(grid.columns, 4).tolist(), "vs": np.round(grid.index, 4).tolist(),
-            "errors": np.round(grid.to_numpy(), 4).ravel().tolist(),
-            "bands": excess(grid.to_numpy(), part).ravel().tolist(),
-            "members": [fixed[letter] for letter in letters], "soup": fixed["soup"],
-        })  # fmt: skip
+        planes.append(
+            {
+                "title": title,
+                "us": np.round(grid.columns, 4).tolist(),
+                "vs": np.round(grid.index, 4).tolist(),
+                "errors": np.round(grid.to_numpy(), 4).ravel().tolist(),
+                "bands": excess(grid.to_numpy(), part).ravel().tolist(),
+                "members": [fixed[letter] for letter in letters],
+                "soup": fixed["soup"],
+            }
+        )
     require(planes, "there is no plane: the table is empty")
     shape = (len(planes[0]["us"]), len(planes[0]["vs"]))
     require(all((len(p["us"]), len(p["vs"])) == shape for p in planes), "planes have grids of different sizes")

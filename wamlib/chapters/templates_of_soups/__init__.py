@@ -246,13 +246,19 @@ def numbers(here, tables):
     most, merged = soups.n_members.max(), soups[soups.n_members > 1]
     largest = soups[(soups.n_members == most) & (soups.dataset == main) & (soups.group == 0.0)]
     return {
-        "own_soup": largest.own.mean(), "own_member": largest.member_own.mean(),
+        "own_soup": largest.own.mean(),
+        "own_member": largest.member_own.mean(),
         "difference": merged.difference.max(),
         "accuracy_gap": (merged.accuracy - merged.ensemble_accuracy).abs().max(),
-        "n_most": most, "n_linear": p.n_linear, "max_pairs": MAX_PAIRS, "decay": DECAY, "main": main,
+        "n_most": most,
+        "n_linear": p.n_linear,
+        "max_pairs": MAX_PAIRS,
+        "decay": DECAY,
+        "main": main,
         "half": len(tables["class means"]) // 2,
-        "n_claim": claimed_size(p), "n_subsets": p.n_linear // claimed_size(p),
-    }  # fmt: skip
+        "n_claim": claimed_size(p),
+        "n_subsets": p.n_linear // claimed_size(p),
+    }
 
 
 def interval(values):
@@ -310,9 +316,14 @@ def rows_vs_members(table):
 
     names, groups = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.group))
     fig, axes = plt.subplots(
-        2, len(names), figsize=(2.9 * len(names) + 0.6, 5.0), sharex=True, sharey="row", layout="constrained",
+        2,
+        len(names),
+        figsize=(2.9 * len(names) + 0.6, 5.0),
+        sharex=True,
+        sharey="row",
+        layout="constrained",
         squeeze=False,
-    )  # fmt: skip
+    )
     handles, ticks = {}, sorted(table.n_members.unique())
     for (top, bottom), name in zip(axes.T, names, strict=True):
         for group, (color, marker, dash) in zip(groups, itertools.cycle(DATASETS)):

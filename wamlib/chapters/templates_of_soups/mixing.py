@@ -55,9 +55,15 @@ def mixing_figure(mixtures, class_means, classes, *, static, alt, max_classes=10
         described.append({"title": mixture.title, "kind": mixture.kind, "ends": ends, **numbers})
     colours = b64encode(matplotlib.colormaps["RdBu_r"](np.arange(256), bytes=True)[:, :3].tobytes()).decode()
     data = {
-        "classes": names[:shown], "n_classes": len(names), "shape": means.shape[1:], "alphas": grid,
-        "means": _index(stacks, means[:shown]), "stacks": stacks, "mixtures": described, "colours": colours,
-    }  # fmt: skip
+        "classes": names[:shown],
+        "n_classes": len(names),
+        "shape": means.shape[1:],
+        "alphas": grid,
+        "means": _index(stacks, means[:shown]),
+        "stacks": stacks,
+        "mixtures": described,
+        "colours": colours,
+    }
     return interactive_figure("mixing", _body(len(grid)), data, static=static, alt=alt, folder=Path(__file__).parent)
 
 

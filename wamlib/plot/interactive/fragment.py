@@ -76,17 +76,27 @@ def require(holds, sentence):
 
 def select(part, label):
     """Return a labelled list of options, which the script fills."""
-    return (f'<div data-part="{part}-box"><label for="{{id}}-{part}" data-part="{part}-label">{html.escape(label)}'
-            f'</label><select id="{{id}}-{part}" data-part="{part}" autocomplete="off"></select></div>')  # fmt: skip
+    return (
+        f'<div data-part="{part}-box"><label for="{{id}}-{part}" data-part="{part}-label">{html.escape(label)}'
+        f'</label><select id="{{id}}-{part}" data-part="{part}" autocomplete="off"></select></div>'
+    )
 
 
 def slider(part, label, stops, at, ends=True):
     """Return a labelled slider with so many stops, and room for the words at its ends."""
-    words = ('<div class="live-ends" aria-hidden="true"><span data-part="left-end"></span>'
-             '<span data-part="right-end"></span></div>') if ends else ""  # fmt: skip
-    return (f'<div class="live-slider"><label for="{{id}}-{part}">{html.escape(label)}</label>'
-            f'<input type="range" id="{{id}}-{part}" data-part="{part}" min="0" max="{stops - 1}" step="1" value="{at}"'
-            f' autocomplete="off">{words}</div>')  # fmt: skip
+    words = (
+        (
+            '<div class="live-ends" aria-hidden="true"><span data-part="left-end"></span>'
+            '<span data-part="right-end"></span></div>'
+        )
+        if ends
+        else ""
+    )
+    return (
+        f'<div class="live-slider"><label for="{{id}}-{part}">{html.escape(label)}</label>'
+        f'<input type="range" id="{{id}}-{part}" data-part="{part}" min="0" max="{stops - 1}" step="1" value="{at}"'
+        f' autocomplete="off">{words}</div>'
+    )
 
 
 def _png(figure):

@@ -38,8 +38,22 @@ class Quantity:
     high: float | None = None
 
 
-def walk_figure(table, x, combinations, quantities, facets, *, x_label, x_name, static, alt, difference=(), first=None,
-                words=None, log=False):  # fmt: skip
+def walk_figure(
+    table,
+    x,
+    combinations,
+    quantities,
+    facets,
+    *,
+    x_label,
+    x_name,
+    static,
+    alt,
+    difference=(),
+    first=None,
+    words=None,
+    log=False,
+):
     """Let the reader choose a network and walk along an axis, from one measured point to the next.
 
     Shows means with 95 % intervals over replicas, and of a pair of combinations the difference, paired by replica.
@@ -96,14 +110,20 @@ def walk_figure(table, x, combinations, quantities, facets, *, x_label, x_name, 
         "x": {"label": x_label, "name": x_name, "values": [float(stop) for stop in stops], "log": bool(log)},
         "facets": [{"name": name, "words": [words.get(v, str(v)) for v in choices[name]]} for name in facets],
         "quantities": [
-            {"label": q.label, "unit": q.unit, "difference": q.difference_unit, "digits": q.digits,
-             "low": q.low, "high": q.high}
+            {
+                "label": q.label,
+                "unit": q.unit,
+                "difference": q.difference_unit,
+                "digits": q.digits,
+                "low": q.low,
+                "high": q.high,
+            }
             for q in quantities
         ],
         "lines": [_look(name) for name in combinations],
         "difference": [_short(name) for name in difference],
         "cells": cells,
-    }  # fmt: skip
+    }
     middle = len(stops) // 2 if first is None else stops.index(first)
     lists = "".join(select(name, label) for name, label in facets.items())
     body = f"""\
