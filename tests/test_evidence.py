@@ -122,6 +122,21 @@ def test_records_add_up_and_the_order_of_publishing_does_not_matter(tmp_path):
     assert found.get(members.scores, ["a"], {"n": 3}).rows.n.tolist() == [1, 2, 3, 4]
 
 
+def test_what_other_code_made_goes_when_its_measure_is_published_again(tmp_path):
+    one, two = records(tmp_path, runs("a"), runs("b"))
+    (other,) = records(tmp_path, runs("a"), measure=members.pairs)
+    publish([replace(one, version="older"), other], tmp_path / "out")
+    publish([two], tmp_path / "out")
+    with pytest.raises(EvidenceError, match="got no record"):
+        Published(tmp_path / "out").get(members.scores, ["a"], {"n": 3})
+    assert len(Published(tmp_path / "out").get(members.scores, ["b"], {"n": 3}).rows) == 4
+    assert len(Published(tmp_path / "out").get(members.pairs, ["a"], {"n": 3}).rows) == 4
+    publish([two], tmp_path / "out", whole=True)  # nobody asks for pairs
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.*.csv")) == ["members.scores.csv"]
+    with pytest.raises(EvidenceError, match="got no record"):
+        Published(tmp_path / "out").get(members.pairs, ["a"], {"n": 3})
+
+
 def test_a_record_that_is_missing_or_of_other_code_is_refused(tmp_path, monkeypatch):
     publish(records(tmp_path, runs("a")), tmp_path / "out")
     published = Published(tmp_path / "out")

@@ -209,16 +209,19 @@ class Published:
         return {}
 
 
-def publish(records, root):
-    """Write records as small sorted text tables, beside those that are there of other pools and measures.
+def publish(records, root, *, whole=False):
+    """Write records as small sorted text tables, beside those that are there of other pools.
 
-    A record of the same measure, runs and arguments takes the place of the one that was there.
+    A record of the same measure, runs and arguments takes the place of the one that was there, and what other code
+    made of a measure that is published again goes.
 
     Parameters
     ----------
     records : sequence of Record
     root : str or Path
         Folder: a table for each measure, `INDEX` of all records, and `MADE` with the machines and versions.
+    whole : bool
+        Whether the records are of all measures that chapters ask for, so that those of others go.
 
     Raises
     ------
@@ -229,7 +232,15 @@ def publish(records, root):
     root.mkdir(parents=True, exist_ok=True)
     before = Published(root)
     made = list(before._made) if (root / MADE).is_file() else []
-    index = dict(before._index)
+    versions = {record.measure: record.version for record in records}
+    gone = {row["measure"] for row in before._index.values()} - set(versions) if whole else set()
+    for title in gone:
+        _write_rows(root, title, {})
+    index = {
+        name: row
+        for name, row in before._index.items()
+        if row["measure"] not in gone and versions.get(row["measure"]) in (None, row["version"])
+    }
     by_measure = {}
     for record in records:
         if record.made not in made:
@@ -246,7 +257,8 @@ def publish(records, root):
         }
         by_measure.setdefault(record.measure, {})[record.name] = record.columns
     for title, new in by_measure.items():
-        _write_rows(root, title, before._tables(title) | new)
+        there = {name: columns for name, columns in before._tables(title).items() if name in index}
+        _write_rows(root, title, there | new)
     rows = sorted(index.values(), key=lambda row: (row["measure"], row["record"]))
     pd.DataFrame(rows).to_csv(root / INDEX, index=False)
     (root / MADE).write_text(json.dumps(made, indent=1) + "\n")

@@ -234,8 +234,7 @@ def publish_records(profile):
     """Write the records behind the chapters, their runs, and what their experiments print, to data/evidence/."""
     books = {path.stem: nbformat.read(path, as_version=4) for path in sorted(EXECUTED.glob("*.ipynb"))}
     paths = dict.fromkeys(path for stem in books for path in written(stem, profile)["records"])
-    shutil.rmtree(EVIDENCE, ignore_errors=True)
-    evidence.publish([evidence.read_record(path) for path in paths], EVIDENCE)
+    evidence.publish([evidence.read_record(path) for path in paths], EVIDENCE, whole=True)
     table, facts = finished_runs(yaml.safe_load((ROOT / "params" / f"{profile}.yml").read_text()))
     table.to_csv(EVIDENCE / "runs.csv", index=False)
     (EVIDENCE / "provenance.json").write_text(json.dumps(facts, indent=1) + "\n")
