@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import tiny
 
-from wamlib import runs, storage, sweeps
+from wamlib import chapters, runs, storage, sweeps
 from wamlib.errors import CheckpointError, ConfigError, RunNotFoundError, StoreError
 from wamlib.runs import RunStore
 
@@ -157,15 +157,18 @@ def test_a_sweep_trains_into_a_bucket_and_chapters_read_it(url, monkeypatch):
 def test_the_command_line_trains_into_a_bucket(url, tmp_path):
     (tmp_path / "params.yml").write_text(
         "{dataset: digits, datasets: [digits], n_linear: 1, n_train: 100, models: [], "
-        "linear_epochs: 1, template_models: [], wide_models: [], pool_models: [], arm_models: [], protocol_models: [], "
+        "linear_epochs: 1, n_replicas: 1, epochs: 2, trunk_epochs: 1, n_pool_members: 2, "
+        "template_models: [], wide_models: [], pool_models: [], arm_models: [], protocol_models: [], "
         "many_models: [], flat_models: [], recipe_models: [], pretrained_datasets: []}"
     )
+    configs = chapters.all_runs(chapters.read_parameters(tmp_path / "params.yml"))
+    n = len({run for config in configs for run in (config, config.start) if run})
     for words in (["sweep", "--params", "params.yml"], ["runs"]):
         words, env = [sys.executable, "-m", "wamlib.cli", *words, "--store", url], {**os.environ, "COLUMNS": "150"}
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
-    assert "9 finished runs" in done.stdout
-    assert len([name for name in names(url) if name.endswith("record.json")]) == 9
+    assert f"{n} finished runs" in done.stdout
+    assert len([name for name in names(url) if name.endswith("record.json")]) == n
     assert not (tmp_path / "data").exists()
 
 
