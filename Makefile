@@ -86,24 +86,24 @@ lock: ## Resolve requirements.lock for pyproject.toml (network); UPGRADE=1 takes
 	  --extra s3 --extra pretrained --no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 ##@ Check
-test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (14 min)
+test: lint unit notebooks-test ## Lint, unit, property and fault tests, then every chapter at the smoke profile (16 min)
 
 lint: $(READY) ## Style of the code and of the notebooks (2 s)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: $(READY) | lint ## Tests of the package, but for the slow ones
+unit: $(READY) | lint ## Tests of the package, but for the slow ones (9 min)
 	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
-slow: $(READY) ## What is slow by nature: processes killed, every chapter with the names of every profile
+slow: $(READY) ## What is slow by nature: processes killed, chapters with the names of every profile (7 min)
 	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m slow
 
-test-all: ## make test, then make slow, as CI does
+test-all: ## make test, then make slow, as CI does (23 min)
 	$(MAKE) test
 	$(MAKE) slow
 
 # One after the other: nbval runs each executed chapter again and compares its tables.
-notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (2 min)
+notebooks-test: $(READY) | unit ## Execute every chapter at the smoke profile, then compare with nbval (7 min)
 	$(PYTHON) book/tools/check_notebooks.py
 
 # Does not build the book, so that a folder of pages from elsewhere can be visited too: WAMLIB_HTML=FOLDER.
