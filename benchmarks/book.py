@@ -76,7 +76,9 @@ def measure(clone):
         numbers[f"book_{name}_seconds"], numbers[f"book_{name}_chapters_rerun"] = after_edit(clone, *edit)
     numbers["book_chapters_rerun"] = numbers.pop("book_one_chapter_chapters_rerun")
     timed(clone, "clean")
-    numbers["book_smoke_seconds"] = timed(clone, "smoke")
+    before = cpu_minutes()
+    timed(clone, "smoke")
+    numbers["book_smoke_cpu_minutes"] = cpu_minutes() - before
     return numbers
 
 
