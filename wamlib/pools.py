@@ -257,7 +257,7 @@ class Pool:
         return tuple(look_up(one) for one in split) if isinstance(split, tuple) else look_up(split)
 
     def keep(self, key, compute):
-        """Return a tensor that follows from ``key``, computed once; see `wamlib.predictions.Predictions.get`."""
+        """Return a tensor that follows from ``key``, computed once; see `wamlib.predictions.Predictions`."""
         if self.predictions is not None:
             return self.predictions.get(key, compute).to(self.device)
         if tuple(key) not in self._memory:
