@@ -146,7 +146,7 @@ def test_the_records_behind_the_chapters_are_published_with_what_experiments_pri
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("2"), cell])
         nbformat.write(book, executed / f"{number}_{name}.ipynb")
     where.mkdir()
-    (where / "old.csv").write_text("of a measure that is gone\n")
+    (where / "old.measure.csv").write_text("of a measure that is gone\n")
     collect.publish_records("edition")
     names = ["experiments.json", "made.json", "members.scores.csv", "provenance.json", "records.csv", "runs.csv"]
     assert sorted(path.name for path in where.iterdir()) == names

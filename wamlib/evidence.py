@@ -19,6 +19,7 @@ __all__ = ["Evidence", "Published", "Record", "publish", "read_record"]
 
 LARGEST = 450_000  # bytes of a published table: it is committed
 TEXT = ":text"  # ends the name of a column of words in a published table
+COLUMNS = ["record", "measure", "version", "runs", "weights", "images", "arguments", "made"]  # of the index
 INDEX, MADE = "records.csv", "made.json"
 
 
@@ -234,8 +235,9 @@ def publish(records, root, *, whole=False):
     made = list(before._made) if (root / MADE).is_file() else []
     versions = {record.measure: record.version for record in records}
     gone = {row["measure"] for row in before._index.values()} - set(versions) if whole else set()
-    for title in gone:
-        _write_rows(root, title, {})
+    for path in root.glob("*.*.csv") if whole else ():
+        if not any(_is_part(path, title) for title in versions):
+            path.unlink()
     index = {
         name: row
         for name, row in before._index.items()
@@ -260,7 +262,7 @@ def publish(records, root, *, whole=False):
         there = {name: columns for name, columns in before._tables(title).items() if name in index}
         _write_rows(root, title, there | new)
     rows = sorted(index.values(), key=lambda row: (row["measure"], row["record"]))
-    pd.DataFrame(rows).to_csv(root / INDEX, index=False)
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(root / INDEX, index=False)
     (root / MADE).write_text(json.dumps(made, indent=1) + "\n")
 
 
