@@ -31,7 +31,6 @@ def notebook(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of a kernel's sockets
 def test_experiments_get_their_published_outputs_and_the_rest_is_executed(notebook, tmp_path):
     assert execute.main(notebook, tmp_path / "out" / "10_toy.ipynb", tmp_path / "published.yml") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["10_toy.ipynb"]
